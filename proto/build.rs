@@ -1,0 +1,19 @@
+//! Makes Rust of `micro/*.proto`, without protoc: what it would make is small, and a build that
+//! needs a program of the system is a build that fails somewhere.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use prost::Message;
+
+const FILES: [&str; 5] =
+    ["registry.proto", "router.proto", "network.proto", "debug.proto", "errors.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=micro");
+    let set = protox::compile(FILES, ["micro"])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("micro.descriptors"), set.encode_to_vec())?;
+    prost_build::Config::new().bytes(["."]).btree_map(["."]).compile_fds(set)?;
+    Ok(())
+}
