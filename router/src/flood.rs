@@ -1,0 +1,100 @@
+//! What to tell whom.
+//!
+//! News gathers for a few milliseconds, then goes to every neighbour that is not known to have it
+//! already: not back where it came from, nor to who told the same meanwhile.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::record::Kind;
+use proto::{LinkId, RecordId, Verified};
+
+/// How long news gathers, at least and at most.
+pub(crate) const GATHER: (Duration, Duration) =
+    (Duration::from_millis(2), Duration::from_millis(6));
+/// Bytes of records sent on one link before the next wait.
+pub(crate) const AT_ONCE: usize = 256 * 1024;
+
+/// What was learnt since the last telling.
+#[derive(Debug, Default)]
+pub(crate) struct Flood {
+    /// Node records first: what else a node writes is believed only once it is known.
+    news: BTreeMap<(bool, RecordId), News>,
+}
+
+#[derive(Debug)]
+struct News {
+    record: Arc<Verified>,
+    /// Links whose other end has it.
+    known: Vec<LinkId>,
+}
+
+impl Flood {
+    /// Adds what was learnt from `from`, or written here.
+    pub(crate) fn add(&mut self, record: Arc<Verified>, from: Option<LinkId>) {
+        let known = from.into_iter().collect();
+        self.news.insert(key(record.id()), News { record, known });
+    }
+
+    /// Notes that the other end of `link` has this very version as well.
+    pub(crate) fn known(&mut self, record: &Verified, link: LinkId) {
+        if let Some(news) = self.news.get_mut(&key(record.id()))
+            && news.record.version() == record.version()
+            && !news.known.contains(&link)
+        {
+            news.known.push(link);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.news.is_empty()
+    }
+
+    /// Moves the news into the backlogs of links, and forgets it.
+    pub(crate) fn tell<'a>(&mut self, links: impl Iterator<Item = (LinkId, &'a mut Backlog)>) {
+        let news: Vec<_> = std::mem::take(&mut self.news).into_values().collect();
+        for (link, backlog) in links {
+            for News { record, known } in &news {
+                if !known.contains(&link) {
+                    backlog.push(record.clone());
+                }
+            }
+        }
+    }
+}
+
+fn key(id: &RecordId) -> (bool, RecordId) {
+    (id.kind != Kind::NODE, id.clone())
+}
+
+/// Records waiting to be sent on one link.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    waiting: VecDeque<Arc<Verified>>,
+    limit: usize,
+    /// Something was dropped: what the other end misses is to be found by a digest.
+    pub(crate) lossy: bool,
+}
+
+impl Backlog {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { waiting: VecDeque::new(), limit, lossy: false }
+    }
+
+    pub(crate) fn push(&mut self, record: Arc<Verified>) {
+        if self.waiting.len() < self.limit {
+            self.waiting.push_back(record);
+        } else {
+            self.lossy = true;
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Arc<Verified>> {
+        self.waiting.pop_front()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}

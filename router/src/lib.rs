@@ -1,0 +1,47 @@
+//! The mind: who is there, what is reachable, which way.
+//!
+//! Floor 1 of the house: a pure core. [`Router`] takes [`Input`]s and the time, and gives
+//! [`Output`]s; it knows no socket, task, lock or clock, so a test runs a thousand of them in one
+//! thread, and every failure is replayed from its seed.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`router`] | [`Router`], the facade |
+//! | [`input`], [`output`] | the two doors |
+//! | [`routes`] | [`Routes`], the immutable answers |
+//! | [`limits`] | every bound, by name |
+//! | `lsdb` | every record known: accept, supersede, forget |
+//! | `flood` | what to tell whom, and when |
+//! | `graph`, `paths` | adjacencies both ends agree on, and the shortest paths over them |
+//! | `services` | instances, labels, locality groups |
+//! | `lease`, `links` | what this node offers, and what it says of its links |
+//! | `neighbours` | which links to keep |
+//! | [`timer`], `chance` | the timer table, the one seeded generator |
+
+mod chance;
+mod flood;
+mod graph;
+pub mod input;
+mod lease;
+pub mod limits;
+mod links;
+mod lsdb;
+mod neighbours;
+pub mod output;
+mod paths;
+pub mod router;
+pub mod routes;
+mod services;
+#[cfg(test)]
+mod testing;
+pub mod timer;
+
+pub use input::{Input, LinkEvent, Message, Registration, Request, RequestId};
+pub use limits::Limits;
+pub use output::{Note, Output, Refusal};
+pub use router::{Config, Router};
+pub use routes::{
+    Adjacent, Candidates, Instance, InstanceKey, Lookup, Matches, NodeRoute, Routes, ServiceRoutes,
+    VersionInfo,
+};
+pub use timer::Timer;

@@ -1,0 +1,502 @@
+//! Every record known.
+//!
+//! What is held is a function of the newest records alone, whatever way and in whatever order they
+//! came, so that nodes that heard the same hold the same:
+//!
+//! - of each record the highest version; a tombstone is a version too;
+//! - of an origin only what belongs to the life its node record names, or to a later one;
+//! - nothing of an origin that is not known to be a member: without a node record, with its
+//!   tombstone, or past its grant.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proto::frame::MAX_BUCKETS;
+use proto::record::{Body, Kind, Node};
+use proto::{Epoch, NodeId, RecordId, Time, Verified};
+
+use crate::limits::Limits;
+use crate::output::Reject;
+
+/// How long records of unreachable nodes, and tombstones, are kept.
+pub(crate) const MEMORY: Duration = Duration::from_secs(24 * 3600);
+/// Changes an origin may make at once to records it has, before those beyond wait for a digest.
+const BURST: u32 = 2_000;
+/// Changes it may make in the long run: one each so often.
+const PACE: Duration = Duration::from_millis(20);
+
+/// Everything held, by origin.
+#[derive(Debug)]
+pub(crate) struct Lsdb {
+    origins: BTreeMap<NodeId, Origin>,
+    /// Of origins that can be reached: one hash over their records, by the first byte of their id.
+    buckets: Box<[u64; MAX_BUCKETS]>,
+    records: usize,
+    bytes: usize,
+    limits: Limits,
+}
+
+/// What is held of one origin.
+#[derive(Debug, Default)]
+pub(crate) struct Origin {
+    /// By kind and key.
+    held: Vec<Held>,
+    /// Over its live records.
+    hash: u64,
+    /// Whether somebody alive is linked with it; only then is it told of to new neighbours.
+    reachable: bool,
+    /// When `reachable` changed last.
+    since: Time,
+    services: usize,
+    changes: Changes,
+}
+
+#[derive(Debug)]
+struct Held {
+    record: Arc<Verified>,
+    since: Time,
+}
+
+/// How often an origin has changed its mind lately.
+#[derive(Debug, Default)]
+struct Changes {
+    spent: u32,
+    counted_to: Time,
+}
+
+/// What became of a record.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It is held now. With it went these, of the same origin.
+    New { gone: Vec<RecordId> },
+    /// It was held already.
+    Same,
+    /// This is newer, or is why it cannot be held: the sender should know.
+    Stale(Arc<Verified>),
+    /// It is not taken in.
+    Refused(Reject),
+}
+
+impl Lsdb {
+    pub(crate) fn new(limits: Limits) -> Self {
+        let buckets = Box::new([0; MAX_BUCKETS]);
+        Self { origins: BTreeMap::new(), buckets, records: 0, bytes: 0, limits }
+    }
+
+    /// Takes in a record of another node.
+    pub(crate) fn accept(&mut self, record: &Arc<Verified>, now: Time) -> Outcome {
+        let id = record.id();
+        let origin = self.origins.get_mut(&id.origin);
+        let held = origin.as_ref().and_then(|origin| origin.get(id.kind, &id.key));
+        if let Some(held) = held {
+            match record.version().cmp(&held.version()) {
+                std::cmp::Ordering::Less => return Outcome::Stale(held.clone()),
+                std::cmp::Ordering::Equal => return Outcome::Same,
+                std::cmp::Ordering::Greater => {}
+            }
+        }
+        let is_update = held.is_some();
+        let is_service = id.kind == Kind::SERVICE && !is_tombstone(record);
+        let adds_service = is_service && held.is_none_or(|held| is_tombstone(held));
+        if id.kind == Kind::NODE {
+            // Who was never a member has nothing to withdraw.
+            if held.is_none() && is_tombstone(record) {
+                return Outcome::Refused(Reject::NotAMember);
+            }
+        } else {
+            let Some(node) = origin.as_ref().and_then(|origin| origin.get(Kind::NODE, b"")) else {
+                return Outcome::Refused(Reject::NotAMember);
+            };
+            if record.version().epoch < node.version().epoch {
+                return Outcome::Stale(node.clone());
+            }
+            if is_tombstone(node) {
+                return Outcome::Refused(Reject::NotAMember);
+            }
+        }
+        if let Some(origin) = origin {
+            if is_update && !origin.changes.allow(now) {
+                return Outcome::Refused(Reject::TooOften);
+            }
+            let full = !is_update && origin.held.len() >= self.limits.records_per_origin
+                || adds_service && origin.services >= self.limits.services_per_origin;
+            if full {
+                return Outcome::Refused(Reject::OriginFull);
+            }
+        }
+        let mut gone = Vec::new();
+        if !is_update && !self.has_room(record) {
+            gone = self.make_room(id.origin);
+            if !self.has_room(record) {
+                return Outcome::Refused(Reject::Full);
+            }
+        }
+        gone.extend(self.put(record.clone(), now));
+        Outcome::New { gone }
+    }
+
+    /// Holds a record, whatever the limits; returns what had to go with it.
+    pub(crate) fn put(&mut self, record: Arc<Verified>, now: Time) -> Vec<RecordId> {
+        let id = record.id().clone();
+        let origin = self
+            .origins
+            .entry(id.origin)
+            .or_insert_with(|| Origin { since: now, ..Origin::default() });
+        let before = origin.hash;
+        let held = Held { record: record.clone(), since: now };
+        origin.count(&record, true);
+        self.bytes += record.record().bytes().len();
+        match origin.find(id.kind, &id.key) {
+            Ok(at) => {
+                let old = std::mem::replace(&mut origin.held[at], held);
+                origin.count(&old.record, false);
+                self.bytes -= old.record.record().bytes().len();
+            }
+            Err(at) => {
+                origin.held.insert(at, held);
+                self.records += 1;
+            }
+        }
+        let purged = if id.kind == Kind::NODE {
+            origin.purge(record.version().epoch, is_tombstone(&record))
+        } else {
+            Vec::new()
+        };
+        self.records -= purged.len();
+        for record in &purged {
+            self.bytes -= record.record().bytes().len();
+        }
+        if origin.reachable {
+            self.buckets[bucket(&id.origin)] ^= before ^ origin.hash;
+        }
+        purged.into_iter().map(|record| record.id().clone()).collect()
+    }
+
+    /// Says whether `origin` can be reached; true if that is news.
+    pub(crate) fn set_reachable(&mut self, origin: &NodeId, reachable: bool, now: Time) -> bool {
+        let Some(held) = self.origins.get_mut(origin) else { return false };
+        let news = held.reachable != reachable;
+        if news {
+            held.reachable = reachable;
+            held.since = now;
+            self.buckets[bucket(origin)] ^= held.hash;
+        }
+        news
+    }
+
+    /// Drops all of an origin, and says what that was.
+    pub(crate) fn forget(&mut self, origin: &NodeId) -> Vec<RecordId> {
+        let Some(held) = self.origins.remove(origin) else { return Vec::new() };
+        if held.reachable {
+            self.buckets[bucket(origin)] ^= held.hash;
+        }
+        self.records -= held.held.len();
+        let records = held.held.into_iter().map(|held| held.record);
+        records
+            .map(|record| {
+                self.bytes -= record.record().bytes().len();
+                record.id().clone()
+            })
+            .collect()
+    }
+
+    /// Drops what has been of no use for [`MEMORY`]: origins that nobody could reach, except `me`,
+    /// and tombstones. Returns what was more than a tombstone.
+    pub(crate) fn sweep(&mut self, me: &NodeId, now: Time) -> Vec<RecordId> {
+        let old = |since: Time| now.since(since) >= MEMORY;
+        let silent = |(id, origin): (&NodeId, &Origin)| {
+            (id != me && !origin.reachable && old(origin.since)).then_some(*id)
+        };
+        let silent: Vec<_> = self.origins.iter().filter_map(silent).collect();
+        let gone = silent.iter().flat_map(|origin| self.forget(origin)).collect();
+        for origin in self.origins.values_mut() {
+            // The tombstone of a node goes with all of it, above.
+            let keep = |held: &Held| {
+                let id = held.record.id();
+                id.kind == Kind::NODE || !is_tombstone(&held.record) || !old(held.since)
+            };
+            for held in origin.held.extract_if(.., |held| !keep(held)) {
+                self.records -= 1;
+                self.bytes -= held.record.record().bytes().len();
+            }
+        }
+        gone
+    }
+
+    fn has_room(&self, record: &Verified) -> bool {
+        let bytes = self.bytes + record.record().bytes().len();
+        self.records < self.limits.records && bytes <= self.limits.bytes
+    }
+
+    /// Forgets the origin that could not be reached for the longest time.
+    fn make_room(&mut self, except: NodeId) -> Vec<RecordId> {
+        let lost = self.origins.iter().filter(|(id, origin)| **id != except && !origin.reachable);
+        let longest = lost.min_by_key(|(id, origin)| (origin.since, **id)).map(|(id, _)| *id);
+        longest.map(|origin| self.forget(&origin)).unwrap_or_default()
+    }
+
+    pub(crate) fn origin(&self, id: &NodeId) -> Option<&Origin> {
+        self.origins.get(id)
+    }
+
+    pub(crate) fn origins(&self) -> impl DoubleEndedIterator<Item = (&NodeId, &Origin)> {
+        self.origins.iter()
+    }
+
+    /// Those whose ids begin with `first`.
+    pub(crate) fn in_bucket(&self, first: u8) -> impl Iterator<Item = (&NodeId, &Origin)> {
+        let (mut low, mut high) = ([0; 32], [0xff; 32]);
+        (low[0], high[0]) = (first, first);
+        self.origins.range(NodeId::from_bytes(low)..=NodeId::from_bytes(high))
+    }
+
+    pub(crate) fn get(&self, id: &RecordId) -> Option<&Arc<Verified>> {
+        self.origins.get(&id.origin)?.get(id.kind, &id.key)
+    }
+
+    /// What a node says about itself, if it is a member.
+    pub(crate) fn node(&self, id: &NodeId) -> Option<&Node> {
+        self.origins.get(id)?.node()
+    }
+
+    pub(crate) fn buckets(&self) -> &[u64; MAX_BUCKETS] {
+        &self.buckets
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.records
+    }
+}
+
+impl Origin {
+    fn find(&self, kind: Kind, key: &[u8]) -> Result<usize, usize> {
+        self.held.binary_search_by(|held| {
+            let id = held.record.id();
+            (id.kind, &id.key[..]).cmp(&(kind, key))
+        })
+    }
+
+    pub(crate) fn get(&self, kind: Kind, key: &[u8]) -> Option<&Arc<Verified>> {
+        self.find(kind, key).ok().map(|at| &self.held[at].record)
+    }
+
+    pub(crate) fn node(&self) -> Option<&Node> {
+        match self.get(Kind::NODE, b"")?.body() {
+            Body::Node(node) => Some(node),
+            Body::Adjacency(..) | Body::Service(..) | Body::Gone | Body::Unknown => None,
+        }
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.get(Kind::NODE, b"").map_or(Epoch(0), |node| node.version().epoch)
+    }
+
+    /// By kind and key, tombstones included.
+    pub(crate) fn records(&self) -> impl ExactSizeIterator<Item = &Arc<Verified>> {
+        self.held.iter().map(|held| &held.record)
+    }
+
+    /// How many services it offers.
+    pub(crate) fn services(&self) -> usize {
+        self.services
+    }
+
+    pub(crate) fn is_reachable(&self) -> bool {
+        self.reachable
+    }
+
+    /// Drops records of lives before `epoch`; all but the node's own when it has `left`.
+    fn purge(&mut self, epoch: Epoch, left: bool) -> Vec<Arc<Verified>> {
+        let stale = |held: &mut Held| {
+            held.record.id().kind != Kind::NODE && (left || held.record.version().epoch < epoch)
+        };
+        let purged: Vec<_> = self.held.extract_if(.., stale).map(|held| held.record).collect();
+        for record in &purged {
+            self.count(record, false);
+        }
+        purged
+    }
+
+    fn count(&mut self, record: &Verified, added: bool) {
+        if is_tombstone(record) {
+            return;
+        }
+        self.hash ^= hash(record);
+        if record.id().kind == Kind::SERVICE {
+            self.services = if added { self.services + 1 } else { self.services - 1 };
+        }
+    }
+}
+
+impl Changes {
+    fn allow(&mut self, now: Time) -> bool {
+        let earned = now.since(self.counted_to).as_micros() / PACE.as_micros();
+        if earned > 0 {
+            self.spent = self.spent.saturating_sub(u32::try_from(earned).unwrap_or(u32::MAX));
+            self.counted_to = now;
+        }
+        let allowed = self.spent < BURST;
+        self.spent += u32::from(allowed);
+        allowed
+    }
+}
+
+/// Whether a record says that the thing is no more.
+pub(crate) fn is_tombstone(record: &Verified) -> bool {
+    record.record().is_tombstone()
+}
+
+/// The bucket of a digest that an origin belongs to.
+pub(crate) fn bucket(origin: &NodeId) -> usize {
+    usize::from(origin.as_bytes()[0])
+}
+
+/// The same on every node: part of the protocol.
+///
+/// ```text
+/// first 8 bytes, big-endian, of BLAKE3 over: origin (32) | kind (1) | epoch (8) | seq (8) | key
+/// ```
+fn hash(record: &Verified) -> u64 {
+    let (id, version) = (record.id(), record.version());
+    let mut hash = blake3::Hasher::new();
+    hash.update(id.origin.as_bytes());
+    hash.update(&[id.kind.0]);
+    hash.update(&version.epoch.0.to_be_bytes());
+    hash.update(&version.seq.0.to_be_bytes());
+    hash.update(&id.key);
+    let [a, b, c, d, e, f, g, h, ..] = *hash.finalize().as_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// The id of a record of this kind.
+pub(crate) fn record_id(origin: NodeId, kind: Kind, key: &[u8]) -> RecordId {
+    RecordId { origin, kind, key: Bytes::copy_from_slice(key) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Toy, network, node};
+    use proptest::prelude::*;
+    use proto::{Seq, Version};
+
+    /// What a record of the naive model is: origin, which one (0: the node), version, tombstone.
+    type Model = (u8, u8, (u64, u64), bool);
+
+    fn record(&(origin, which, (epoch, seq), gone): &Model) -> Arc<Verified> {
+        let who = Toy(origin);
+        let version = Version { epoch: Epoch(epoch), seq: Seq(seq) };
+        let body = match which {
+            0 => Body::Node(Box::new(node(who, "*", 1000))),
+            which => Body::Service(format!("s{which}").parse().unwrap(), Box::default()),
+        };
+        let live = Verified::own(network(), &who, version, body);
+        Arc::new(if gone { Verified::tombstone(network(), &who, live.id(), version) } else { live })
+    }
+
+    /// What is to be held of what was heard, said as plainly as it can be.
+    fn model(heard: &[Model]) -> BTreeMap<(u8, u8), (u64, u64)> {
+        let mut held = BTreeMap::new();
+        for &(origin, which, version, _) in heard {
+            let newest = held.entry((origin, which)).or_insert(version);
+            *newest = (*newest).max(version);
+        }
+        let is_gone = |key: (u8, u8), version| {
+            heard.iter().any(|&(o, w, v, gone)| (o, w) == key && v == version && gone)
+        };
+        let was_member =
+            |origin| heard.iter().any(|&(o, w, _, gone)| o == origin && w == 0 && !gone);
+        let all = held.clone();
+        held.retain(|&(origin, which), version| match all.get(&(origin, 0)) {
+            _ if !was_member(origin) => false,
+            None => false,
+            Some(_) if which == 0 => true,
+            Some(node) => !is_gone((origin, 0), *node) && version.0 >= node.0,
+        });
+        held
+    }
+
+    fn held(lsdb: &Lsdb) -> BTreeMap<(u8, u8), (u64, u64)> {
+        let records = lsdb.origins().flat_map(|(_, origin)| origin.records());
+        records
+            .map(|record| {
+                let origin = (0..8).find(|n| Toy(*n).id() == record.id().origin).unwrap();
+                let key = record.id().key.get(1).map_or(0, |digit| digit - b'0');
+                ((origin, key), (record.version().epoch.0, record.version().seq.0))
+            })
+            .collect()
+    }
+
+    /// One version says one thing: the same origin does not sign two.
+    fn heard() -> impl Strategy<Value = Vec<Model>> {
+        let one = (0..3u8, 0..4u8, (0..3u64, 0..4u64), any::<bool>());
+        prop::collection::vec(one, 0..40).prop_map(|mut all| {
+            let mut said = BTreeMap::new();
+            for (origin, which, version, gone) in &mut all {
+                *gone = *said.entry((*origin, *which, *version)).or_insert(*gone);
+            }
+            all
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_order_the_same_is_held(
+            (first, second) in heard().prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle()))
+        ) {
+            let hear = |all: &[Model]| {
+                let mut lsdb = Lsdb::new(Limits::default());
+                // What was refused for want of the node's own record is asked for again.
+                for record in all.iter().map(record).cycle().take(all.len() * 4) {
+                    lsdb.accept(&record, Time::ZERO);
+                }
+                for toy in 0..3 {
+                    lsdb.set_reachable(&Toy(toy).id(), true, Time::ZERO);
+                }
+                lsdb
+            };
+            let (one, other) = (hear(&first), hear(&second));
+            prop_assert_eq!(held(&one), model(&first));
+            prop_assert_eq!(held(&other), model(&first));
+            prop_assert_eq!(one.buckets(), other.buckets());
+            // The counters say what is there.
+            prop_assert_eq!(one.records, held(&one).len());
+            let bytes = one.origins().flat_map(|(_, o)| o.records()).map(|r| r.record().bytes().len());
+            prop_assert_eq!(one.bytes, bytes.sum::<usize>());
+            for (_, origin) in one.origins() {
+                let live = |r: &&Arc<Verified>| r.id().kind == Kind::SERVICE && !is_tombstone(r);
+                prop_assert_eq!(origin.services(), origin.records().filter(live).count());
+            }
+            // And a digest over nothing is a digest of nothing.
+            let mut one = one;
+            for toy in 0..3 {
+                one.forget(&Toy(toy).id());
+            }
+            prop_assert_eq!(one.buckets(), &[0; MAX_BUCKETS]);
+            prop_assert_eq!((one.records, one.bytes), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_full_database_lets_go_of_the_longest_lost_first() {
+        let limits = Limits { records: 2, ..Limits::default() };
+        let mut lsdb = Lsdb::new(limits);
+        for (n, at) in [(0, 5), (1, 3)] {
+            let at = Time::from_micros(at);
+            assert!(matches!(
+                lsdb.accept(&record(&(n, 0, (1, 1), false)), at),
+                Outcome::New { .. }
+            ));
+        }
+        let third = record(&(2, 0, (1, 1), false));
+        assert!(matches!(lsdb.accept(&third, Time::from_micros(9)), Outcome::New { .. }));
+        assert!(lsdb.node(&Toy(1).id()).is_none() && lsdb.node(&Toy(0).id()).is_some());
+        for n in [0, 2] {
+            lsdb.set_reachable(&Toy(n).id(), true, Time::ZERO);
+        }
+        let fourth = lsdb.accept(&record(&(3, 0, (1, 1), false)), Time::ZERO);
+        assert!(matches!(fourth, Outcome::Refused(Reject::Full)));
+    }
+}

@@ -1,0 +1,282 @@
+//! Which links to keep.
+//!
+//! Every node keeps a link to its successor on the ring of ids, so that all that can hear each
+//! other are connected, and to the nearest relays. Towards a successor that cannot be reached it
+//! keeps trying, so that a network that fell apart finds together again; meanwhile the next on the
+//! ring takes its place. It accepts links from anybody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proto::{NodeId, Time};
+
+use crate::chance::Chance;
+
+/// Relays that a leaf, and a relay, keep links to.
+const RELAYS: (usize, usize) = (2, 3);
+/// Dials under way at once.
+const MAX_DIALS: usize = 4;
+/// Of them, to nodes that nobody can reach.
+const MAX_SEARCHES: usize = 2;
+/// Nodes that nobody can reach, of which one is tried now and then.
+const MAX_SOUGHT: usize = 256;
+/// A dial of which nothing was heard for this long has failed.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The first wait after a failed dial; doubled with each.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+/// The longest wait at first …
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
+/// … and once a node has not answered for [`PATIENCE`].
+const RARE_RETRY: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(300);
+/// A link that ends sooner than this counts as a failed dial.
+pub(crate) const TOO_SHORT: Duration = Duration::from_secs(5);
+
+/// The dials of one node.
+#[derive(Debug, Default)]
+pub(crate) struct Neighbours {
+    dials: BTreeMap<NodeId, Dial>,
+}
+
+/// A node that is not linked and should be.
+#[derive(Clone, Copy, Debug)]
+struct Dial {
+    failures: u32,
+    first_failure: Time,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Waiting { until: Time },
+    Dialling { since: Time },
+}
+
+/// Another member, as far as the choice of neighbours goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Member {
+    pub(crate) id: NodeId,
+    pub(crate) relay: bool,
+    /// There is a path to it.
+    pub(crate) reachable: bool,
+    /// There is a link with it that is not suspected.
+    pub(crate) linked: bool,
+    /// Smaller is nearer: the same region first, then by cost.
+    pub(crate) distance: (bool, proto::Cost),
+}
+
+/// Which links there should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Links to keep, or to open.
+    pub(crate) keep: BTreeSet<NodeId>,
+    /// Nodes that nobody can reach, to be tried now and then.
+    pub(crate) seek: BTreeSet<NodeId>,
+}
+
+/// Chooses. `ring` gives all other members, once around from this node on.
+pub(crate) fn choose(ring: &[Member], am_relay: bool) -> Wanted {
+    let mut wanted = Wanted::default();
+    let alive = |member: &&Member| member.reachable || member.linked;
+    for member in ring {
+        if alive(&member) {
+            wanted.keep.insert(member.id);
+            break;
+        }
+        if wanted.seek.len() < MAX_SOUGHT {
+            wanted.seek.insert(member.id);
+        }
+    }
+    // The predecessor would only have to open its link again if this one closed it.
+    wanted.keep.extend(ring.iter().rev().find(alive).filter(|m| m.linked).map(|m| m.id));
+    let count = if am_relay { RELAYS.1 } else { RELAYS.0 };
+    let mut relays: Vec<&Member> = ring.iter().filter(|member| member.relay).collect();
+    // Linked ones first: a link that is there is not given up for one that may be a little nearer.
+    relays.sort_by_key(|member| (!member.linked, !member.reachable, member.distance, member.id));
+    let near = relays.iter().take(count).copied();
+    wanted.keep.extend(near.clone().filter(alive).map(|relay| relay.id));
+    let farthest = near.filter(|relay| relay.linked).map(|relay| relay.distance).max();
+    let nearer = relays.iter().filter(|relay| !relay.linked && relay.reachable).find(|relay| {
+        farthest.is_some_and(|(elsewhere, cost)| {
+            let half = proto::Cost::from_micros(cost.as_micros() / 2);
+            relay.distance < (elsewhere, half)
+        })
+    });
+    wanted.keep.extend(nearer.map(|relay| relay.id));
+    let lost = relays.iter().filter(|relay| !alive(relay)).take(count);
+    wanted.seek.extend(lost.map(|relay| relay.id));
+    wanted
+}
+
+impl Neighbours {
+    /// A dial ended, well or not. A good one is forgotten when its link is up.
+    pub(crate) fn dialled(&mut self, node: NodeId, up: bool, now: Time, chance: &mut Chance) {
+        if up {
+            self.dials.remove(&node);
+        } else if let Some(dial) = self.dials.get_mut(&node) {
+            dial.fail(now, chance);
+        }
+    }
+
+    /// A link went down after a short life: as good as a failed dial.
+    pub(crate) fn lost(&mut self, node: NodeId, now: Time, chance: &mut Chance) {
+        let fresh = Dial { failures: 0, first_failure: now, state: State::Dialling { since: now } };
+        self.dials.entry(node).or_insert(fresh).fail(now, chance);
+    }
+
+    /// Whom to dial now, and when to ask again. `linked` have a link already, live or not.
+    pub(crate) fn review(
+        &mut self,
+        wanted: &Wanted,
+        linked: impl Fn(&NodeId) -> bool,
+        now: Time,
+        chance: &mut Chance,
+    ) -> (Vec<NodeId>, Option<Time>) {
+        for dial in self.dials.values_mut() {
+            if let State::Dialling { since } = dial.state
+                && now.since(since) >= DIAL_TIMEOUT
+            {
+                dial.fail(now, chance);
+            }
+        }
+        self.dials.retain(|node, dial| {
+            let sought = wanted.keep.contains(node) || wanted.seek.contains(node);
+            !linked(node) && (sought || dial.is_under_way())
+        });
+        let mut under_way = self.dials.values().filter(|dial| dial.is_under_way()).count();
+        let mut searches = self
+            .dials
+            .iter()
+            .filter(|(node, dial)| dial.is_under_way() && !wanted.keep.contains(*node))
+            .count();
+        let mut now_due: Vec<(bool, Time, NodeId)> = Vec::new();
+        for (search, nodes) in [(false, &wanted.keep), (true, &wanted.seek)] {
+            for node in nodes.iter().filter(|node| !linked(node)) {
+                match self.dials.get(node).map(|dial| dial.state) {
+                    None => now_due.push((search, Time::ZERO, *node)),
+                    Some(State::Waiting { until }) if until <= now => {
+                        now_due.push((search, until, *node));
+                    }
+                    Some(State::Waiting { .. } | State::Dialling { .. }) => {}
+                }
+            }
+        }
+        now_due.sort_unstable();
+        now_due.dedup_by_key(|(_, _, node)| *node);
+        let mut dial = Vec::new();
+        for (search, _, node) in now_due {
+            if under_way >= MAX_DIALS || (search && searches >= MAX_SEARCHES) {
+                continue;
+            }
+            under_way += 1;
+            searches += usize::from(search);
+            let fresh =
+                Dial { failures: 0, first_failure: now, state: State::Waiting { until: now } };
+            self.dials.entry(node).or_insert(fresh).state = State::Dialling { since: now };
+            dial.push(node);
+        }
+        // What is due and had no room waits for a dial to end, which asks again.
+        let times = self.dials.values().map(|dial| match dial.state {
+            State::Waiting { until } => until,
+            State::Dialling { since } => since + DIAL_TIMEOUT,
+        });
+        (dial, times.filter(|at| *at > now).min())
+    }
+}
+
+impl Dial {
+    fn is_under_way(&self) -> bool {
+        matches!(self.state, State::Dialling { .. })
+    }
+
+    fn fail(&mut self, now: Time, chance: &mut Chance) {
+        if self.failures == 0 {
+            self.first_failure = now;
+        }
+        let longest =
+            if now.since(self.first_failure) < PATIENCE { LONGEST_RETRY } else { RARE_RETRY };
+        let doubled = FIRST_RETRY.saturating_mul(1 << self.failures.min(16));
+        let wait = chance.around(doubled.min(longest));
+        self.failures = self.failures.saturating_add(1);
+        self.state = State::Waiting { until: now + wait };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::Cost;
+
+    fn id(n: u8) -> NodeId {
+        NodeId::from_bytes([n; 32])
+    }
+
+    fn member(n: u8, relay: bool, reachable: bool, linked: bool, cost: u32) -> Member {
+        let distance = (false, Cost::from_micros(cost));
+        Member { id: id(n), relay, reachable, linked, distance }
+    }
+
+    fn ids(nodes: &[u8]) -> BTreeSet<NodeId> {
+        nodes.iter().copied().map(id).collect()
+    }
+
+    #[test]
+    fn the_next_on_the_ring_that_is_alive_and_the_nearest_relays() {
+        let ring = [
+            member(2, false, false, false, 0),
+            member(3, false, true, false, 10),
+            member(4, true, true, false, 30),
+            member(5, true, true, false, 20),
+            member(6, true, true, false, 10),
+        ];
+        let wanted = choose(&ring, false);
+        assert_eq!(wanted, Wanted { keep: ids(&[3, 5, 6]), seek: ids(&[2]) });
+        assert_eq!(choose(&ring, true).keep, ids(&[3, 4, 5, 6]));
+    }
+
+    #[test]
+    fn a_linked_relay_is_left_only_for_one_at_half_its_cost() {
+        let far = |cost| {
+            [
+                member(2, true, true, true, 100),
+                member(3, true, true, true, 100),
+                member(4, true, true, false, cost),
+            ]
+        };
+        assert_eq!(choose(&far(60), false).keep, ids(&[2, 3]));
+        assert_eq!(choose(&far(40), false).keep, ids(&[2, 3, 4]));
+    }
+
+    #[test]
+    fn failed_dials_wait_longer_each_time_and_are_bounded() {
+        let mut chance = Chance::new(1);
+        let mut neighbours = Neighbours::default();
+        let wanted = Wanted { keep: ids(&[2]), seek: ids(&[3, 4, 5]) };
+        let now = Time::ZERO;
+        let (dial, next) = neighbours.review(&wanted, |_| false, now, &mut chance);
+        assert_eq!(dial, [id(2), id(3), id(4)], "two searches at once");
+        assert_eq!(next, Some(now + DIAL_TIMEOUT));
+        neighbours.dialled(id(2), false, now, &mut chance);
+        let (dial, next) = neighbours.review(&wanted, |_| false, now, &mut chance);
+        assert_eq!(dial, []);
+        let wait = next.unwrap() - now;
+        assert!(wait >= FIRST_RETRY * 3 / 4 && wait <= FIRST_RETRY * 5 / 4);
+        let later = next.unwrap();
+        let (dial, _) = neighbours.review(&wanted, |_| false, later, &mut chance);
+        assert_eq!(dial, [id(2)]);
+        neighbours.dialled(id(2), false, later, &mut chance);
+        let (_, next) = neighbours.review(&wanted, |_| false, later, &mut chance);
+        assert!(next.unwrap() - later > wait);
+    }
+
+    #[test]
+    fn a_dial_without_an_answer_has_failed() {
+        let mut chance = Chance::new(1);
+        let mut neighbours = Neighbours::default();
+        let wanted = Wanted { keep: ids(&[2]), seek: ids(&[]) };
+        neighbours.review(&wanted, |_| false, Time::ZERO, &mut chance);
+        let late = Time::ZERO + DIAL_TIMEOUT;
+        let (dial, next) = neighbours.review(&wanted, |_| false, late, &mut chance);
+        assert!(dial.is_empty() && next.unwrap() > late);
+    }
+}

@@ -1,0 +1,170 @@
+//! Neighbour links come, go and change.
+
+use proto::record::{Adjacency, Body, Kind, PathKind};
+use proto::{LinkId, NodeId, Time};
+
+use super::Router;
+use crate::input::LinkEvent;
+use crate::links::{Link, Telling};
+use crate::lsdb::record_id;
+use crate::neighbours::{self, Member, TOO_SHORT};
+use crate::output::Output;
+use crate::timer::Timer;
+
+/// How long a link stays that nobody is known to want.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(15);
+
+impl Router {
+    pub(super) fn link_event(&mut self, id: LinkId, event: LinkEvent, now: Time) {
+        if let LinkEvent::Up { node, cost, dialled } = event {
+            let full = self.links.len() >= self.config.limits.links;
+            if full || node == self.me || self.links.get(id).is_some() {
+                return self.outputs.push_back(Output::Close(id));
+            }
+            let backlog = self.config.limits.backlog;
+            self.links.add(id, Link::up(node, cost, dialled, now, backlog));
+            self.neighbours.dialled(node, true, now, &mut self.chance);
+            // Who speaks comes first: the rest is believed only from a member that is known.
+            let own = self.lsdb.get(&record_id(self.me, Kind::NODE, b"")).cloned();
+            own.into_iter().for_each(|own| self.push(id, own, now));
+            self.adjacency(node, now);
+            self.close_doubles(node);
+            // One of the two begins to compare, or both would send what the other asks for.
+            if dialled {
+                self.send_digest(id);
+            }
+            return self.timers.arm(Timer::Dial, now);
+        }
+        let Some(link) = self.links.get_mut(id) else { return };
+        let node = link.node;
+        match event {
+            LinkEvent::Up { .. } => {}
+            LinkEvent::Cost(cost) => link.measured(cost),
+            LinkEvent::Suspected => link.suspect(),
+            LinkEvent::Recovered(cost) => link.recover(cost),
+            LinkEvent::Down => {
+                let lived = now.since(link.since);
+                let by_us = link.closing;
+                self.links.remove(id);
+                if lived < TOO_SHORT && !by_us && self.links.with(&node).next().is_none() {
+                    self.neighbours.lost(node, now, &mut self.chance);
+                }
+            }
+        }
+        self.adjacency(node, now);
+        if !matches!(event, LinkEvent::Cost(_)) {
+            self.close_doubles(node);
+            self.timers.arm(Timer::Dial, now);
+        }
+    }
+
+    /// Tells the network of the links with `node`, if there is news.
+    fn adjacency(&mut self, node: NodeId, now: Time) {
+        if self.leaving {
+            return;
+        }
+        match self.links.telling(node, now) {
+            Telling::Nothing => {}
+            Telling::Cost(cost) => {
+                let adjacency = Adjacency { cost, path: PathKind::Direct };
+                self.write(Body::Adjacency(node, adjacency), now);
+            }
+            Telling::Gone => self.withdraw(Kind::ADJACENCY, node.as_bytes(), now),
+            Telling::Later(at) => self.timers.arm(Timer::Cost, at),
+        }
+    }
+
+    /// Tells what had to wait.
+    pub(super) fn tell_costs(&mut self, now: Time) {
+        let nodes: Vec<_> = self.links.told().copied().collect();
+        for node in nodes {
+            self.adjacency(node, now);
+        }
+    }
+
+    /// Of several live links with one node keeps one: that which the lower of the two ids opened,
+    /// then the newest. The end that opened the others closes them.
+    fn close_doubles(&mut self, node: NodeId) {
+        let best = |(id, link): &(LinkId, &Link)| {
+            let by_lower = link.dialled == (self.me < node);
+            (link.is_live() && !link.closing, by_lower, link.since, *id)
+        };
+        let Some((kept, link)) = self.links.with(&node).max_by_key(best) else { return };
+        if !link.is_live() || link.closing {
+            return;
+        }
+        let others = self.links.with(&node).filter(|(id, _)| *id != kept);
+        let ours = others.filter(|(_, link)| link.dialled && !link.closing);
+        let doubles: Vec<_> = ours.map(|(id, _)| id).collect();
+        for id in doubles {
+            self.close(id);
+        }
+    }
+
+    fn close(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(id) {
+            link.closing = true;
+            self.outputs.push_back(Output::Close(id));
+        }
+    }
+
+    /// Dials who should be linked, and closes what nobody is known to want.
+    pub(super) fn review_neighbours(&mut self, now: Time) {
+        if self.leaving {
+            return;
+        }
+        let ring = self.ring();
+        let am_relay = self.node.credential.grant().roles.has(proto::Role::Relay);
+        let wanted = neighbours::choose(&ring, am_relay);
+        let links = &self.links;
+        let linked = |node: &NodeId| {
+            let mut with = links.with(node).filter(|(_, link)| !link.closing);
+            with.any(|(_, link)| link.is_live())
+        };
+        let complete = wanted.keep.iter().all(linked);
+        let (dials, next) = self.neighbours.review(&wanted, linked, now, &mut self.chance);
+        self.outputs.extend(dials.into_iter().map(Output::Dial));
+        if let Some(next) = next {
+            self.timers.arm(Timer::Dial, next);
+        }
+        let mut over = Vec::new();
+        for (id, link) in self.links.iter_mut() {
+            if !link.dialled || link.closing || wanted.keep.contains(&link.node) {
+                link.unwanted = None;
+                continue;
+            }
+            let since = *link.unwanted.get_or_insert(now);
+            if now.since(since) < GRACE {
+                self.timers.arm(Timer::Dial, since + GRACE);
+            } else if complete {
+                over.push(id);
+            }
+        }
+        for id in over {
+            self.close(id);
+        }
+    }
+
+    /// All other members, once around the ring of ids, from this node on.
+    fn ring(&self) -> Vec<Member> {
+        let member = |id: NodeId, node: &proto::record::Node, reachable: bool| {
+            let cost = self.links.cost_to(&id).filter(|cost| cost.is_finite());
+            let path = self.ways.get(&id).map(|way| way.cost);
+            let cost = cost.or(path).unwrap_or(proto::Cost::INFINITE);
+            Member {
+                id,
+                relay: node.credential.grant().roles.has(proto::Role::Relay),
+                reachable,
+                linked: self.links.is_live(&id),
+                distance: (node.region != self.node.region, cost),
+            }
+        };
+        let all = self.lsdb.origins().filter(|(id, _)| **id != self.me);
+        let mut ring: Vec<_> = all
+            .filter_map(|(id, origin)| Some(member(*id, origin.node()?, origin.is_reachable())))
+            .collect();
+        let start = ring.partition_point(|member| member.id < self.me);
+        ring.rotate_left(start);
+        ring
+    }
+}

@@ -1,0 +1,264 @@
+//! Records are taken in, or written; everything else is derived from them here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::record::{Body, Kind};
+use proto::{Epoch, LinkId, NodeId, RecordId, Role, ServiceName, Time, Verified};
+
+use super::Router;
+use crate::graph::Standing;
+use crate::lsdb::{Outcome, is_tombstone, record_id};
+use crate::output::{Note, Reject};
+use crate::timer::Timer;
+
+/// How often the database is looked through for what is no longer of use.
+pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// Own records are not written anew, above what the network remembers, more often than this: two
+/// machines with one key would otherwise never stop.
+const REISSUE_EVERY: Duration = Duration::from_secs(1);
+
+impl Router {
+    /// Takes in what a neighbour sent.
+    pub(super) fn take_in(&mut self, records: Vec<Arc<Verified>>, link: LinkId, now: Time) {
+        for record in records {
+            if record.id().origin == self.me {
+                self.see_own(&record, link, now);
+            } else {
+                self.accept(record, link, now);
+            }
+        }
+    }
+
+    fn accept(&mut self, record: Arc<Verified>, link: LinkId, now: Time) {
+        if let Body::Node(node) = record.body()
+            && node.credential.expires() <= self.wall(now)
+        {
+            return self.reject(link, &record, Reject::Expired);
+        }
+        let before = self.lsdb.origin(&record.id().origin).and_then(|origin| origin.node());
+        let name = before.map(|node| node.name.clone());
+        match self.lsdb.accept(&record, now) {
+            Outcome::New { gone } => {
+                for id in gone {
+                    self.derive(&id, now);
+                }
+                self.derive(record.id(), now);
+                self.note_membership(&record, name);
+                self.news(record, Some(link), now);
+            }
+            Outcome::Same => self.flood.known(&record, link),
+            Outcome::Stale(newer) => self.push(link, newer, now),
+            Outcome::Refused(why) => self.reject(link, &record, why),
+        }
+    }
+
+    fn reject(&mut self, link: LinkId, record: &Verified, why: Reject) {
+        self.note(Note::Rejected { link, record: record.id().clone(), why });
+    }
+
+    fn note_membership(&mut self, record: &Verified, before: Option<String>) {
+        let node = record.id().origin;
+        match (record.body(), before) {
+            (Body::Node(now), None) => self.note(Note::Joined { node, name: now.name.clone() }),
+            (Body::Gone, Some(name)) if record.id().kind == Kind::NODE => {
+                self.note(Note::Left { node, name });
+            }
+            (_, _) => {}
+        }
+    }
+
+    /// Gathers what is to be told to the neighbours.
+    pub(super) fn news(&mut self, record: Arc<Verified>, from: Option<LinkId>, now: Time) {
+        self.flood.add(record, from);
+        self.arm_flood(now);
+    }
+
+    /// Works out anew what depends on one record, from what is held of it now.
+    fn derive(&mut self, id: &RecordId, now: Time) {
+        let origin = id.origin;
+        let held = self.lsdb.get(id).cloned();
+        match id.kind {
+            Kind::NODE => self.derive_node(origin, now),
+            Kind::ADJACENCY => {
+                let Ok(far) = <[u8; 32]>::try_from(&id.key[..]) else { return };
+                let far = NodeId::from_bytes(far);
+                let cost = held.and_then(|record| match record.body() {
+                    Body::Adjacency(_, adjacency) => Some(adjacency.cost),
+                    Body::Node(_) | Body::Service(..) | Body::Gone | Body::Unknown => None,
+                });
+                if self.graph.claim(origin, far, cost) {
+                    self.stale.nodes.extend([origin, far]);
+                    self.stale_paths(now);
+                }
+            }
+            Kind::SERVICE => {
+                let name = std::str::from_utf8(&id.key).ok().and_then(|name| name.parse().ok());
+                let Some(name): Option<ServiceName> = name else { return };
+                let offered = held.is_some_and(|record| !is_tombstone(&record));
+                self.offers.set(&name, origin, offered);
+                self.stale.services.entry(name).or_default().insert(origin);
+                self.stale.nodes.insert(origin);
+                self.arm_paths(now);
+            }
+            Kind(_) => {}
+        }
+    }
+
+    fn derive_node(&mut self, origin: NodeId, now: Time) {
+        self.grants.retain(|(_, node)| *node != origin);
+        let node = self.lsdb.node(&origin);
+        let standing = node.map_or(Standing::Stranger, |node| {
+            let relay = node.credential.grant().roles.has(Role::Relay);
+            if relay { Standing::Relay } else { Standing::Leaf }
+        });
+        let expires = node.map(|node| node.credential.expires());
+        self.grants.extend(expires.map(|expires| (expires, origin)));
+        self.arm_grants();
+        if self.graph.set_standing(origin, standing) {
+            self.stale_paths(now);
+        }
+        self.stale.nodes.insert(origin);
+        self.stale_services_of(origin);
+        self.arm_paths(now);
+    }
+
+    /// All services of a node are to be worked out anew.
+    pub(super) fn stale_services_of(&mut self, node: NodeId) {
+        let records = self.lsdb.origin(&node).into_iter().flat_map(|origin| origin.records());
+        for record in records {
+            if let Some((name, _)) = crate::services::body(record) {
+                self.stale.services.entry(name.clone()).or_default().insert(node);
+            }
+        }
+    }
+
+    /// Writes a record of this node's own, above all before it.
+    pub(super) fn write(&mut self, body: Body, now: Time) {
+        let version = self.next_version();
+        let record = Verified::own(self.config.network, &*self.signer, version, body);
+        self.hold_own(record, now);
+    }
+
+    /// Withdraws a record of this node's own, if it is there.
+    pub(super) fn withdraw(&mut self, kind: Kind, key: &[u8], now: Time) {
+        let id = record_id(self.me, kind, key);
+        if self.lsdb.get(&id).is_some_and(|held| !is_tombstone(held)) {
+            self.write_tombstone(&id, now);
+        }
+    }
+
+    fn write_tombstone(&mut self, id: &RecordId, now: Time) {
+        let version = self.next_version();
+        let record = Verified::tombstone(self.config.network, &*self.signer, id, version);
+        self.hold_own(record, now);
+    }
+
+    fn hold_own(&mut self, record: Verified, now: Time) {
+        let record = Arc::new(record);
+        let gone = self.lsdb.put(record.clone(), now);
+        for id in gone {
+            self.derive(&id, now);
+        }
+        self.derive(record.id(), now);
+        self.news(record, None, now);
+    }
+
+    /// The network shows this node a record of its own. What is above ours is from an earlier life
+    /// whose clock was ahead, or from another machine with the same key: it is overruled.
+    fn see_own(&mut self, record: &Arc<Verified>, link: LinkId, now: Time) {
+        let id = record.id();
+        let held = self.lsdb.get(id).cloned();
+        if held.as_ref().is_some_and(|held| held.version() == record.version()) {
+            return self.flood.known(record, link);
+        }
+        if let Some(held) = held.filter(|held| held.version() > record.version()) {
+            return self.push(link, held, now);
+        }
+        if record.version().epoch < self.epoch {
+            // Of an earlier life, and not held: the node record says that it is over.
+            let node = self.lsdb.get(&record_id(self.me, Kind::NODE, b"")).cloned();
+            return node.into_iter().for_each(|node| self.push(link, node, now));
+        }
+        if self.leaving || self.ahead.len() >= self.config.limits.records_per_origin {
+            return;
+        }
+        let seen = self.ahead.entry((id.kind, id.key.clone())).or_default();
+        *seen = (*seen).max(record.version());
+        let due = self.reissued.map_or(now, |last| last + REISSUE_EVERY);
+        self.timers.arm(Timer::Reissue, due.max(now));
+    }
+
+    /// Writes own records above what the network remembers of them.
+    pub(super) fn reissue(&mut self, now: Time) {
+        let ahead = std::mem::take(&mut self.ahead);
+        let Some(highest) = ahead.values().max().copied() else { return };
+        self.reissued = Some(now);
+        self.note(Note::Overtaken);
+        if highest.epoch > self.epoch {
+            // A later life than this: begin one above it, in which all is said anew.
+            (self.epoch, self.seq) = match highest.epoch.0.checked_add(1) {
+                Some(next) => (Epoch(next), 0),
+                None => (highest.epoch, highest.seq.0),
+            };
+            return self.rewrite_all(now);
+        }
+        self.seq = self.seq.max(highest.seq.0);
+        for (kind, key) in ahead.into_keys() {
+            let id = record_id(self.me, kind, &key);
+            match self.lsdb.get(&id).filter(|held| !is_tombstone(held)) {
+                Some(held) => self.write(held.body().clone(), now),
+                None => self.write_tombstone(&id, now),
+            }
+        }
+    }
+
+    /// Writes everything that this node says now once more.
+    pub(super) fn rewrite_all(&mut self, now: Time) {
+        let own = self.lsdb.origin(&self.me).into_iter().flat_map(|origin| origin.records());
+        let bodies: Vec<_> = own
+            .filter(|record| !is_tombstone(record))
+            .map(|record| record.body().clone())
+            .collect();
+        for body in bodies {
+            self.write(body, now);
+        }
+    }
+
+    /// Sets the timer of the next grant that ends.
+    fn arm_grants(&mut self) {
+        let next = self.grants.first().map(|(expires, _)| self.time_of(*expires));
+        self.timers.put(Timer::Grant, next);
+    }
+
+    /// Stops believing nodes whose grants have ended; keeps what this node itself says.
+    pub(super) fn end_grants(&mut self, now: Time) {
+        let wall = self.wall(now);
+        while let Some(&(expires, node)) = self.grants.first()
+            && expires <= wall
+        {
+            self.grants.pop_first();
+            self.note(Note::Expired(node));
+            if node == self.me {
+                self.stale_services_of(node);
+                self.stale.nodes.insert(node);
+                self.arm_paths(now);
+            } else {
+                for id in self.lsdb.forget(&node) {
+                    self.derive(&id, now);
+                }
+            }
+        }
+        self.arm_grants();
+    }
+
+    /// Drops what has been of no use for a day.
+    pub(super) fn sweep(&mut self, now: Time) {
+        for id in self.lsdb.sweep(&self.me, now) {
+            self.derive(&id, now);
+        }
+        self.links.tidy(now);
+        let next = now + self.chance.around(SWEEP_EVERY);
+        self.timers.set(Timer::Forget, next);
+    }
+}

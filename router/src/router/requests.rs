@@ -1,0 +1,178 @@
+//! Programs register, the node changes or leaves.
+
+use proto::frame::Frame;
+use proto::record::{Body, Kind, Node, Rejected};
+use proto::sign::Verify;
+use proto::{NodeId, PublicKey, ServiceName, Signature, Time, Verified, Version};
+
+use super::Router;
+use crate::input::{Registration, Request, RequestId};
+use crate::lease::{self, Offer};
+use crate::lsdb::record_id;
+use crate::output::{Note, Output, Refusal};
+use crate::timer::Timer;
+
+impl Router {
+    pub(super) fn request(&mut self, id: RequestId, request: Request, now: Time) {
+        let answer = match request {
+            Request::Register(registration) => self.register(registration, now),
+            Request::Deregister { service, version, instance } => {
+                self.deregister(&service, version.as_deref(), &instance, now)
+            }
+            Request::Describe(node) => self.describe(node, now),
+            Request::Dialled { node, outcome } => {
+                if outcome.is_err() {
+                    self.neighbours.dialled(node, false, now, &mut self.chance);
+                    self.timers.arm(Timer::Dial, now);
+                }
+                return;
+            }
+            Request::Leave => {
+                self.leave(now);
+                self.outputs.push_back(Output::Answer(id, Ok(())));
+                return self.outputs.push_back(Output::Left);
+            }
+        };
+        // Whoever is answered finds what it registered.
+        self.publish();
+        self.outputs.push_back(Output::Answer(id, answer));
+    }
+
+    fn register(&mut self, registration: Registration, now: Time) -> Result<(), Refusal> {
+        if self.leaving {
+            return Err(Refusal::Leaving);
+        }
+        if self.node.credential.expires() <= self.wall(now) {
+            return Err(Refusal::Expired);
+        }
+        let service = registration.service.clone();
+        if !self.node.credential.grant().may_offer(&service) {
+            return Err(Refusal::NotGranted);
+        }
+        let before = self.leases.offer(&service);
+        if before.is_none() && self.leases.len() >= self.config.limits.services_per_origin {
+            return Err(Refusal::TooManyServices);
+        }
+        let offer = lease::with(before, registration, now)?;
+        self.offer(service, offer, now)
+    }
+
+    fn deregister(
+        &mut self,
+        service: &ServiceName,
+        version: Option<&str>,
+        instance: &str,
+        now: Time,
+    ) -> Result<(), Refusal> {
+        let offer = self.leases.offer(service);
+        match offer.and_then(|offer| lease::without(offer, version, instance)) {
+            Some(left) => self.offer(service.clone(), left, now),
+            None => Ok(()),
+        }
+    }
+
+    /// Offers this of a service, and writes its record if that says something new.
+    fn offer(&mut self, name: ServiceName, offer: Offer, now: Time) -> Result<(), Refusal> {
+        let key = record_id(self.me, Kind::SERVICE, name.as_str().as_bytes());
+        if offer.is_empty() {
+            self.withdraw(Kind::SERVICE, &key.key, now);
+        } else {
+            let body = Body::Service(name.clone(), Box::new(lease::service(&offer)));
+            let before = self.lsdb.get(&key).map(|record| record.body());
+            if before != Some(&body) {
+                self.readable(&body, now)?;
+                self.write(body, now);
+            }
+        }
+        self.leases.set(name, offer);
+        self.timers.put(Timer::Lease, self.leases.next_end());
+        Ok(())
+    }
+
+    /// Takes away the instances whose leases have ended.
+    pub(super) fn end_leases(&mut self, now: Time) {
+        let mut names: Vec<ServiceName> = Vec::new();
+        for ended in self.leases.end(now) {
+            names.push(ended.service.clone());
+            self.note(Note::LeaseEnded { service: ended.service, instance: ended.instance });
+        }
+        names.dedup();
+        for name in names {
+            let left = self.leases.offer(&name).cloned().unwrap_or_default();
+            // Fewer instances were readable before with more.
+            let _ = self.offer(name, left, now);
+        }
+        self.timers.put(Timer::Lease, self.leases.next_end());
+        self.publish();
+    }
+
+    fn describe(&mut self, node: Node, now: Time) -> Result<(), Refusal> {
+        if self.leaving {
+            return Err(Refusal::Leaving);
+        }
+        if node.credential.node() != self.me {
+            return Err(Refusal::ForeignNode);
+        }
+        let body = Body::Node(Box::new(node.clone()));
+        self.readable(&body, now)?;
+        let lapsed = self.node.credential.expires() <= self.wall(now);
+        self.node = node;
+        self.write(body, now);
+        if lapsed {
+            // Others have dropped everything of this node meanwhile.
+            self.rewrite_all(now);
+        }
+        // Where this node is decides how far others are from it.
+        let nodes: Vec<NodeId> = self.ways.keys().copied().collect();
+        for node in nodes {
+            self.stale_services_of(node);
+        }
+        Ok(())
+    }
+
+    /// Whether other nodes will be able to read what is about to be written.
+    fn readable(&self, body: &Body, now: Time) -> Result<(), Refusal> {
+        struct Trusting;
+        impl Verify for Trusting {
+            fn verify(&self, _: &PublicKey, _: &[u8], _: &Signature) -> bool {
+                true
+            }
+        }
+        let network = self.config.network;
+        let version = Version { epoch: self.epoch, seq: proto::Seq(u64::MAX) };
+        let own = Verified::own(network, &*self.signer, version, body.clone());
+        if own.record().bytes().len() > proto::record::MAX_RECORD {
+            return Err(Refusal::TooLarge);
+        }
+        let read = proto::Record::decode(own.record().bytes().clone())?;
+        match Verified::check(read, network, self.wall(now), &Trusting) {
+            Ok(read) if read.body() == body => Ok(()),
+            Ok(_) => Err(Refusal::Malformed(proto::DecodeError::Invalid("description"))),
+            Err(Rejected::Unreadable(error)) => Err(Refusal::Malformed(error)),
+            Err(Rejected::NotAMember(_)) => Err(Refusal::Expired),
+            Err(Rejected::Forged) => Err(Refusal::ForeignNode),
+        }
+    }
+
+    /// Withdraws everything: the tombstone of a node's own record takes all others with it.
+    fn leave(&mut self, now: Time) {
+        if self.leaving {
+            return;
+        }
+        self.leaving = true;
+        let services: Vec<_> = self.leases.names().cloned().collect();
+        for name in services {
+            self.leases.set(name, Offer::new());
+        }
+        self.timers.put(Timer::Lease, None);
+        self.withdraw(Kind::NODE, b"", now);
+        // Told at once, before what is waiting: nobody will ask this node again.
+        let farewell = self.lsdb.get(&record_id(self.me, Kind::NODE, b"")).cloned();
+        let links: Vec<_> = self.links.iter().map(|(id, _)| id).collect();
+        for link in links {
+            let record = farewell.iter().map(|record| record.record().clone());
+            self.outputs.push_back(Output::Send(link, Frame::Records(record.collect())));
+        }
+        self.publish();
+    }
+}

@@ -1,0 +1,279 @@
+//! Neighbours are told news, and find out what differs.
+//!
+//! ```text
+//! who opened the link             the other
+//!   Digest ───────────────────────▶  the same: nothing more
+//!   ◀──────────────────── Summary   of the buckets that differ
+//!   Records, Want ────────────────▶  what the other lacks; what is lacked
+//!   ◀──────────────────── Records
+//! ```
+//!
+//! Only origins that can be reached are compared: of others each keeps what it has, for a day, and
+//! forgets it without anybody bringing it back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proto::frame::{Digest, Frame, MAX_FRAME, OriginDigest, Summary, Want};
+use proto::record::Kind;
+use proto::{LinkId, NodeId, RecordId, Time, Verified, Version};
+
+use super::Router;
+use crate::flood::{AT_ONCE, GATHER};
+use crate::lsdb::{Origin, record_id};
+use crate::output::{Note, Output};
+use crate::timer::Timer;
+
+/// How often each link is compared, give or take a quarter.
+const COMPARE_EVERY: Duration = Duration::from_secs(10);
+/// Bytes of one summary or list of wants, below [`MAX_FRAME`] with its framing.
+const PIECE: usize = MAX_FRAME - 8 * 1024;
+/// The wait before more is sent on a link that has more waiting.
+const BREATH: Duration = Duration::from_millis(2);
+
+impl Router {
+    pub(super) fn arm_flood(&mut self, now: Time) {
+        let due = now + self.chance.between(GATHER.0, GATHER.1);
+        self.timers.arm(Timer::Flood, due);
+    }
+
+    pub(super) fn arm_digest(&mut self, now: Time) {
+        let due = now + self.chance.around(COMPARE_EVERY);
+        self.timers.set(Timer::Digest, due);
+    }
+
+    /// Sends a record to one neighbour.
+    pub(super) fn push(&mut self, link: LinkId, record: Arc<Verified>, now: Time) {
+        if let Some(link) = self.links.get_mut(link) {
+            link.backlog.push(record);
+            self.arm_flood(now);
+        }
+    }
+
+    /// Tells the news, and what is waiting from before.
+    pub(super) fn tell_news(&mut self, now: Time) {
+        if !self.flood.is_empty() {
+            self.flood.tell(self.links.iter_mut().map(|(id, link)| (id, &mut link.backlog)));
+        }
+        let mut more = false;
+        let mut behind = Vec::new();
+        for (id, link) in self.links.iter_mut() {
+            let mut batch: Vec<proto::Record> = Vec::new();
+            let mut bytes = 0;
+            while bytes < AT_ONCE
+                && let Some(record) = link.backlog.pop()
+            {
+                // What has been superseded since goes out as it is now; what has been dropped, not.
+                let Some(current) = self.lsdb.get(record.id()) else { continue };
+                bytes += current.record().bytes().len();
+                batch.push(current.record().clone());
+            }
+            if !batch.is_empty() {
+                self.outputs.push_back(Output::Send(id, Frame::Records(batch)));
+            }
+            more |= !link.backlog.is_empty();
+            if link.backlog.is_empty() && std::mem::take(&mut link.backlog.lossy) {
+                behind.push(id);
+            }
+        }
+        for id in behind {
+            self.note(Note::Behind(id));
+            self.send_digest(id);
+        }
+        if more {
+            self.timers.arm(Timer::Flood, now + BREATH);
+        }
+    }
+
+    /// Compares with every neighbour whose link was opened here.
+    pub(super) fn send_digests(&mut self, now: Time) {
+        let ours = self.links.iter().filter(|(_, link)| link.dialled && !link.closing);
+        let ours: Vec<_> = ours.map(|(id, _)| id).collect();
+        for id in ours {
+            self.send_digest(id);
+        }
+        self.arm_digest(now);
+    }
+
+    pub(super) fn send_digest(&mut self, link: LinkId) {
+        let digest = Digest { buckets: self.lsdb.buckets().to_vec() };
+        self.outputs.push_back(Output::Send(link, Frame::Digest(digest)));
+    }
+
+    /// Answers a digest with a summary of what differs.
+    pub(super) fn compare(&mut self, digest: &Digest, link: LinkId) {
+        let pairs = digest.buckets.iter().zip(self.lsdb.buckets()).zip(0u8..=255);
+        let differ = pairs.filter(|((theirs, ours), _)| theirs != ours).map(|(_, at)| at);
+        let differ: Vec<u8> = differ.collect();
+        for summary in self.summaries(&differ) {
+            self.outputs.push_back(Output::Send(link, Frame::Summary(summary)));
+        }
+    }
+
+    /// What is held in `buckets`, in pieces that fit into frames. A bucket that does not fit into
+    /// one is told in several that are complete for none.
+    fn summaries(&self, buckets: &[u8]) -> Vec<Summary> {
+        let mut all = Vec::new();
+        let mut piece = Summary::default();
+        let mut room = PIECE;
+        for &bucket in buckets {
+            let held = self.lsdb.in_bucket(bucket).filter(|(_, origin)| origin.is_reachable());
+            let origins: Vec<_> = held.map(|(id, origin)| origin_digest(*id, origin)).collect();
+            let size = origins.iter().map(size_of).sum::<usize>() + 1;
+            if size > room && room < PIECE {
+                all.push(std::mem::take(&mut piece));
+                room = PIECE;
+            }
+            if size <= room {
+                piece.buckets.push(bucket);
+                piece.origins.extend(origins);
+                room -= size;
+            } else {
+                let parts = origins.into_iter().flat_map(in_parts);
+                all.extend(
+                    parts.map(|origin| Summary { origins: vec![origin], ..Summary::default() }),
+                );
+            }
+        }
+        if room < PIECE {
+            all.push(piece);
+        }
+        all
+    }
+
+    /// Sends what the neighbour lacks, and asks for what is lacked here.
+    pub(super) fn settle(&mut self, summary: Summary, link: LinkId, now: Time) {
+        let mut theirs: BTreeMap<NodeId, BTreeMap<(Kind, Bytes), Version>> = BTreeMap::new();
+        for OriginDigest { origin, records } in summary.origins {
+            let records = records.into_iter().map(|(kind, key, version)| ((kind, key), version));
+            theirs.entry(origin).or_default().extend(records);
+        }
+        self.want(&theirs, link, now);
+        let mut missed = Vec::new();
+        for &bucket in &summary.buckets {
+            for (id, origin) in self.lsdb.in_bucket(bucket) {
+                if origin.is_reachable() {
+                    missed.extend(lacking(origin, theirs.get(id)));
+                }
+            }
+        }
+        // Of origins that came in parts only what was named is compared; what the neighbour did
+        // not name it learns from the same parts of ours.
+        let partial = |id: &&NodeId| !summary.buckets.contains(&id.as_bytes()[0]);
+        for id in theirs.keys().filter(partial).filter(|_| !summary.reply) {
+            let Some(origin) = self.lsdb.origin(id) else { continue };
+            for part in in_parts(origin_digest(*id, origin)) {
+                let reply = Summary { buckets: Vec::new(), origins: vec![part], reply: true };
+                self.outputs.push_back(Output::Send(link, Frame::Summary(reply)));
+            }
+        }
+        // Who writes comes before what it writes, or the rest would not be believed.
+        missed.sort_by_key(|record: &Arc<Verified>| record.id().kind != Kind::NODE);
+        for record in missed {
+            self.push(link, record, now);
+        }
+    }
+
+    /// Asks for what the neighbour has newer, or alone.
+    fn want(
+        &mut self,
+        theirs: &BTreeMap<NodeId, BTreeMap<(Kind, Bytes), Version>>,
+        link: LinkId,
+        now: Time,
+    ) {
+        let mut wanted = Vec::new();
+        for (origin, records) in theirs {
+            let epoch = self.lsdb.origin(origin).map(Origin::epoch).unwrap_or_default();
+            for ((kind, key), version) in records {
+                let id = record_id(*origin, *kind, key);
+                let newer = match self.lsdb.get(&id) {
+                    Some(held) => held.version() < *version,
+                    // What belongs to an earlier life would not be taken in.
+                    None => *kind == Kind::NODE || version.epoch >= epoch,
+                };
+                if newer {
+                    wanted.push(id);
+                }
+            }
+        }
+        wanted.sort_by_key(|id| id.kind != Kind::NODE);
+        let mut want = Want::default();
+        let mut room = PIECE;
+        for id in wanted {
+            let size = id.key.len() + 48;
+            if size > room {
+                let full = std::mem::take(&mut want);
+                self.outputs.push_back(Output::Send(link, Frame::Want(full)));
+                room = PIECE;
+            }
+            room -= size;
+            want.records.push(id);
+        }
+        if !want.records.is_empty() {
+            self.outputs.push_back(Output::Send(link, Frame::Want(want)));
+        }
+        self.arm_flood(now);
+    }
+
+    /// Sends what the neighbour asks for.
+    pub(super) fn give(&mut self, want: &Want, link: LinkId, now: Time) {
+        for id in &want.records {
+            if let Some(record) = self.lsdb.get(id).cloned() {
+                self.push(link, record, now);
+            }
+        }
+    }
+}
+
+/// What of `origin` the neighbour lacks, or has older.
+fn lacking<'a>(
+    origin: &'a Origin,
+    theirs: Option<&'a BTreeMap<(Kind, Bytes), Version>>,
+) -> impl Iterator<Item = Arc<Verified>> + 'a {
+    let lacks = move |record: &&Arc<Verified>| {
+        let RecordId { kind, key, .. } = record.id();
+        let has = theirs.and_then(|theirs| theirs.get(&(*kind, key.clone())));
+        match has {
+            Some(version) => *version < record.version(),
+            // A tombstone of what the neighbour never heard of is of no use to it.
+            None => !record.record().is_tombstone(),
+        }
+    };
+    origin.records().filter(lacks).cloned()
+}
+
+fn origin_digest(id: NodeId, origin: &Origin) -> OriginDigest {
+    let records = origin.records().map(|record| {
+        let RecordId { kind, key, .. } = record.id();
+        (*kind, key.clone(), record.version())
+    });
+    OriginDigest { origin: id, records: records.collect() }
+}
+
+/// The most that one record of a summary takes: kind, length, key, epoch and sequence number.
+fn size_of_record((_, key, _): &(Kind, Bytes, Version)) -> usize {
+    key.len() + 20
+}
+
+fn size_of(origin: &OriginDigest) -> usize {
+    48 + origin.records.iter().map(size_of_record).sum::<usize>()
+}
+
+/// Cut so that each part fits into a frame.
+fn in_parts(origin: OriginDigest) -> Vec<OriginDigest> {
+    let id = origin.origin;
+    let mut parts = vec![OriginDigest { origin: id, records: Vec::new() }];
+    let mut room = PIECE - 48;
+    for record in origin.records {
+        let size = size_of_record(&record);
+        if size > room {
+            parts.push(OriginDigest { origin: id, records: Vec::new() });
+            room = PIECE - 48;
+        }
+        room -= size;
+        parts.last_mut().expect("there is always one").records.push(record);
+    }
+    parts
+}

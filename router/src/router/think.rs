@@ -1,0 +1,192 @@
+//! Paths and answers are worked out, and published.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::record::{Body, Kind};
+use proto::{Cost, NodeId, ServiceName, Time, UnixTime};
+
+use super::Router;
+use crate::lsdb::record_id;
+use crate::output::{Note, Output};
+use crate::paths::{self, Way};
+use crate::routes::{Adjacent, Instance, NodeRoute, ServiceRoutes};
+use crate::services::{self, Place};
+use crate::timer::Timer;
+
+/// How long changes gather before answers are worked out.
+const GATHER: Duration = Duration::from_millis(3);
+/// The wait between two workings of paths: at first, doubled with each, and at most.
+const HOLD: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+/// After this long without a working the wait begins anew.
+const CALM: Duration = Duration::from_secs(1);
+
+impl Router {
+    pub(super) fn arm_paths(&mut self, now: Time) {
+        self.timers.arm(Timer::Paths, now + GATHER);
+    }
+
+    pub(super) fn stale_paths(&mut self, now: Time) {
+        self.stale.paths = true;
+        self.arm_paths(now);
+    }
+
+    /// Works out what is stale, paths only as often as the throttle lets it, and publishes it.
+    pub(super) fn think(&mut self, now: Time) {
+        if self.stale.paths {
+            let due = self.throttle.last.map_or(now, |last| last + self.throttle.hold);
+            if due <= now {
+                let calm = self.throttle.last.is_none_or(|last| now.since(last) > CALM);
+                let longer = (self.throttle.hold * 2).clamp(HOLD.0, HOLD.1);
+                self.throttle.hold = if calm { HOLD.0 } else { longer };
+                self.throttle.last = Some(now);
+                self.work_out_paths(now);
+                self.timers.arm(Timer::Dial, now);
+            } else {
+                self.timers.arm(Timer::Paths, due);
+            }
+        }
+        self.publish();
+    }
+
+    /// Paths to all nodes, and what follows for nodes and services.
+    pub(super) fn work_out_paths(&mut self, now: Time) {
+        self.stale.paths = false;
+        let found = paths::shortest(&self.graph, &self.me);
+        let places = (0u32..).zip(found).filter_map(|(place, way)| Some((place, way?)));
+        let ways: BTreeMap<NodeId, Way> =
+            places.map(|(place, way)| (self.graph.vertex(place).id, way)).collect();
+        let before = std::mem::replace(&mut self.ways, ways);
+        let gone = before.keys().filter(|node| !self.ways.contains_key(*node));
+        let changed = self.ways.iter().filter(|(node, way)| before.get(*node) != Some(way));
+        let touched: Vec<_> = gone.chain(changed.map(|(node, _)| node)).copied().collect();
+        for node in touched {
+            let reachable = self.ways.contains_key(&node);
+            if self.lsdb.set_reachable(&node, reachable, now) && node != self.me {
+                self.note(if reachable { Note::Found(node) } else { Note::Lost(node) });
+            }
+            self.stale.nodes.insert(node);
+            self.stale_services_of(node);
+        }
+    }
+
+    /// Publishes what is stale, without working out paths anew.
+    pub(super) fn publish(&mut self) {
+        let names = std::mem::take(&mut self.stale.services);
+        let nodes = std::mem::take(&mut self.stale.nodes);
+        let mut services = Vec::new();
+        for (name, origins) in names {
+            let dirty = |instance: &Instance| origins.contains(&instance.node);
+            let before = self.routes.service(name.as_str());
+            let mut instances: Vec<Instance> = before.map_or(Vec::new(), |service| {
+                service.instances.iter().filter(|one| !dirty(one)).cloned().collect()
+            });
+            for origin in &origins {
+                match self.offered(&name, *origin) {
+                    Offered::Nothing => {}
+                    Offered::Instances(offered) => instances.extend(offered),
+                    Offered::NotGranted => {
+                        let (node, service) = (*origin, name.clone());
+                        self.outputs.push_back(Output::Note(Note::NotGranted { node, service }));
+                    }
+                }
+            }
+            let generation = self.routes.generation() + 1;
+            let next = (!instances.is_empty()).then(|| {
+                let granted = self.offers.of(&name).filter_map(|node| self.granted(&name, node));
+                let versions = services::versions(granted);
+                ServiceRoutes::new(name.clone(), generation, instances, versions)
+            });
+            let same = match (self.routes.service(name.as_str()), &next) {
+                (None, None) => true,
+                (Some(before), Some(next)) => {
+                    before.instances == next.instances && before.versions == next.versions
+                }
+                (_, _) => false,
+            };
+            if !same {
+                services.push((name, next));
+            }
+        }
+        let nodes = nodes.into_iter().map(|node| (node, self.node_route(node)));
+        let nodes: Vec<_> =
+            nodes.filter(|(id, node)| self.routes.node(id) != node.as_ref()).collect();
+        if !(services.is_empty() && nodes.is_empty()) {
+            self.routes = Arc::new(self.routes.updated(services, nodes));
+            self.outputs.push_back(Output::Routes(self.routes.clone()));
+        }
+    }
+
+    fn offered(&self, name: &ServiceName, origin: NodeId) -> Offered {
+        let id = record_id(origin, Kind::SERVICE, name.as_str().as_bytes());
+        if self.lsdb.get(&id).and_then(|record| services::body(record)).is_none() {
+            return Offered::Nothing;
+        }
+        let (Some(service), Some(node)) = (self.granted(name, &origin), self.lsdb.node(&origin))
+        else {
+            return Offered::NotGranted;
+        };
+        let cost = self.ways.get(&origin).map_or(Cost::INFINITE, |way| way.cost);
+        let place = Place::of(origin, node, cost, (self.me, &self.node));
+        Offered::Instances(services::instances(name, service, &place))
+    }
+
+    /// What `origin` says of a service, if its grant lets it.
+    fn granted(&self, name: &ServiceName, origin: &NodeId) -> Option<&proto::record::Service> {
+        let grant = self.lsdb.node(origin)?.credential.grant();
+        let id = record_id(*origin, Kind::SERVICE, name.as_str().as_bytes());
+        let (_, service) = services::body(self.lsdb.get(&id)?)?;
+        grant.may_offer(name).then_some(service)
+    }
+
+    fn node_route(&self, id: NodeId) -> Option<NodeRoute> {
+        let origin = self.lsdb.origin(&id)?;
+        let node = origin.node()?;
+        let way = self.ways.get(&id);
+        let links = self.graph.neighbours(&id).map(|(far, cost)| Adjacent {
+            node: far,
+            cost,
+            path: self.path_kind(id, far),
+        });
+        let mut links: Vec<_> = links.collect();
+        links.sort_unstable_by_key(|link| link.node);
+        let grant = node.credential.grant();
+        let expires: UnixTime = node.credential.expires();
+        Some(NodeRoute {
+            id,
+            name: node.name.clone(),
+            region: node.region.clone(),
+            labels: node.labels.clone(),
+            roles: grant.roles,
+            addresses: node.addresses.clone().into(),
+            release: node.release.clone(),
+            cost: way.map_or(Cost::INFINITE, |way| way.cost),
+            next: way.and_then(|way| way.next),
+            services: u32::try_from(origin.services()).unwrap_or(u32::MAX),
+            expires,
+            epoch: origin.epoch(),
+            links: links.into(),
+        })
+    }
+
+    fn path_kind(&self, near: NodeId, far: NodeId) -> proto::record::PathKind {
+        let id = record_id(near, Kind::ADJACENCY, far.as_bytes());
+        match self.lsdb.get(&id).map(|record| record.body()) {
+            Some(Body::Adjacency(_, adjacency)) => adjacency.path,
+            Some(Body::Node(_) | Body::Service(..) | Body::Gone | Body::Unknown) | None => {
+                proto::record::PathKind::default()
+            }
+        }
+    }
+}
+
+/// What becomes of a service record.
+enum Offered {
+    /// There is none.
+    Nothing,
+    /// These.
+    Instances(Vec<Instance>),
+    /// It is not believed.
+    NotGranted,
+}
