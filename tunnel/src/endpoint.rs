@@ -1,0 +1,548 @@
+//! A node's end of the tunnel: [`Tunnel`] for calls, [`Control`] for the router, [`Incoming`] for
+//! what others call here.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use proto::fault::Code;
+use proto::frame::{Frame, Hello};
+use proto::join::{Answer, Refusal};
+use proto::open::{Open, OpenKind};
+use proto::{Credential, LinkId, NodeId, Time};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::close::{Close, Gone};
+use crate::config::Config;
+use crate::control::{Control, Event};
+use crate::counters::Counters;
+use crate::dial::{DialError, Dialled, Dials, Turn, race};
+use crate::greet::{self, Greeted, Peer};
+use crate::link::{self, LinkInfo, Shared, refuse};
+use crate::links::{Best, Links};
+use crate::stream::{Stream, StreamError, read_to_end};
+use crate::transport::{Connection, Transport};
+use crate::{admit, frames};
+
+/// Events that wait for the router. Neighbours are read no faster than it takes them.
+const EVENTS: usize = 4096;
+/// Between two looks at whether the last call has ended, while closing.
+const CLOSING: Duration = Duration::from_millis(20);
+/// Bytes of one echo.
+const MAX_ECHO: usize = 64 * 1024;
+
+/// Why a tunnel could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is taken, not of this machine, or not allowed.
+    #[error("cannot listen at {address} (UDP): {error}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+/// Why no stream was opened. In every case the service has certainly not seen the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// There is no link, and none could be made.
+    #[error("the node cannot be reached: {0}")]
+    Unreachable(#[from] DialError),
+    /// There is a link, and nothing is heard on it.
+    #[error("nothing is heard from the node")]
+    Suspected,
+    /// The node has as many streams open as it allows, or this node as many links.
+    #[error("too many calls to the node are open")]
+    TooMany,
+    /// The link went away at the same moment.
+    #[error("{0}")]
+    Lost(Gone),
+}
+
+/// Why an echo or a renewal gave nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// No stream was opened.
+    #[error("{0}")]
+    Open(#[from] OpenError),
+    /// The stream ended early.
+    #[error("{0}")]
+    Stream(#[from] StreamError),
+    /// The issuer said no.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// What came back is not an answer.
+    #[error("the answer cannot be read")]
+    Unreadable,
+}
+
+/// A stream that another node opened.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Who opened it, proven.
+    pub caller: NodeId,
+    /// What the caller may do, valid when it arrived.
+    pub grant: Arc<Credential>,
+    /// What it asks for.
+    pub open: Open,
+    /// The bytes that follow, and the way back.
+    pub stream: Stream,
+}
+
+/// The streams that other nodes open here. There is one.
+#[derive(Debug)]
+pub struct Incoming {
+    arrivals: mpsc::Receiver<Arrival>,
+}
+
+impl Incoming {
+    /// The next one; `None` when the tunnel is closed. Safe to cancel.
+    pub async fn accept(&mut self) -> Option<Arrival> {
+        self.arrivals.recv().await
+    }
+}
+
+/// Opens streams to other nodes. Clones are the same tunnel.
+#[derive(Clone, Debug)]
+pub struct Tunnel {
+    endpoint: Arc<Endpoint>,
+}
+
+/// Starts a tunnel on the current runtime. Everything it does happens there; the handles may be
+/// used from anywhere.
+///
+/// # Errors
+/// [`Error`] when it cannot listen.
+pub async fn start(
+    config: Config,
+    transport: impl Into<Transport>,
+) -> Result<(Tunnel, Control, Incoming), Error> {
+    let (events, event_queue) = mpsc::channel(EVENTS);
+    let (arrivals, arrival_queue) = mpsc::channel(config.limits.arrivals);
+    let endpoint = Arc::new(Endpoint {
+        me: config.key.node(),
+        clock: Clock::start(),
+        counters: Counters::default(),
+        links: Links::default(),
+        dials: Dials::new(config.limits.dials),
+        strangers: admit::Strangers::default(),
+        closing: AtomicBool::new(false),
+        transport: transport.into(),
+        runtime: tokio::runtime::Handle::current(),
+        config,
+        events,
+        arrivals,
+    });
+    for listener in endpoint.transport.listeners() {
+        tokio::spawn(admit::listen(Arc::clone(&endpoint), listener));
+    }
+    let control = Control { endpoint: Arc::clone(&endpoint), events: event_queue };
+    Ok((Tunnel { endpoint }, control, Incoming { arrivals: arrival_queue }))
+}
+
+impl Tunnel {
+    /// Opens a stream to `node`, over the link there is or one that is made now. The `Open` goes
+    /// with the first write, so that a call begins with one packet.
+    ///
+    /// # Errors
+    /// [`OpenError`]: nothing was sent.
+    pub async fn open(&self, node: NodeId, open: &Open) -> Result<Stream, OpenError> {
+        let endpoint = &self.endpoint;
+        let link = match endpoint.links.best(&node) {
+            Best::Live(link) => link,
+            Best::Suspected => {
+                endpoint.counters.opens_refused.add();
+                return Err(OpenError::Suspected);
+            }
+            Best::None => endpoint.link_to(node).await?,
+        };
+        let mut out = BytesMut::with_capacity(128);
+        open.encode(&mut out);
+        let out = out.freeze();
+        match endpoint.open_on(&link, out.clone()).await {
+            // It went away since it was looked up: that is no reason to give up.
+            Err(OpenError::Lost(_)) => {
+                let link = endpoint.link_to(node).await?;
+                endpoint.open_on(&link, out).await
+            }
+            opened => opened,
+        }
+    }
+
+    /// The links there are, in the order in which they began.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkInfo> {
+        self.endpoint.links.all().iter().map(|link| link.info()).collect()
+    }
+
+    /// Where this node listens, with the ports the system chose.
+    #[must_use]
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        self.endpoint.transport.local_addresses()
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.endpoint.counters
+    }
+
+    /// Sends `payload`, at most 64 KiB, to `node` and back; gives the time that took.
+    ///
+    /// # Errors
+    /// [`AskError`] when it does not come back as it was.
+    pub async fn echo(&self, node: NodeId, payload: Bytes) -> Result<Duration, AskError> {
+        let began = Instant::now();
+        let mut stream = self.open(node, &Open::new(OpenKind::Echo)).await?;
+        stream.send.write(&mut [payload.clone()]).await?;
+        stream.send.finish();
+        let back = read_to_end(&mut stream.recv, MAX_ECHO).await?;
+        if back == payload { Ok(began.elapsed()) } else { Err(AskError::Unreadable) }
+    }
+
+    /// Asks `issuer` for a newer grant of this node. It is checked, and not yet used: store it in
+    /// [`Config::credential`].
+    ///
+    /// # Errors
+    /// [`AskError`] when there is no valid grant to be had.
+    pub async fn renew(&self, issuer: NodeId) -> Result<Credential, AskError> {
+        use proto::sign::Sign as _;
+        let mut stream = self.open(issuer, &Open::new(OpenKind::Renew)).await?;
+        stream.send.finish();
+        let answer = read_to_end(&mut stream.recv, proto::join::MAX_MESSAGE).await?;
+        match Answer::decode(answer).map_err(|_| AskError::Unreadable)? {
+            Answer::Refused(refusal) => Err(refusal.into()),
+            Answer::Granted(credential) => {
+                let config = &self.endpoint.config;
+                let (key, now) = (config.key.public_key(), (config.limits.wall)());
+                credential
+                    .check(config.network, &key, now, &crate::identity::Ed25519)
+                    .map_err(|_| AskError::Unreadable)?;
+                Ok(*credential)
+            }
+        }
+    }
+
+    /// Accepts and opens nothing more, tells the neighbours, waits at most `grace` for open
+    /// streams to end, and closes.
+    pub async fn close(&self, grace: Duration) {
+        let endpoint = &self.endpoint;
+        endpoint.closing.store(true, Ordering::Relaxed);
+        for link in endpoint.links.all() {
+            endpoint.drain_link(link.id, Close::Unwanted);
+        }
+        let until = Instant::now() + grace;
+        while Instant::now() < until && endpoint.links.all().iter().any(|link| link.is_used()) {
+            tokio::time::sleep(CLOSING).await;
+        }
+        for link in endpoint.links.all() {
+            link.close(if link.is_used() { Close::Overdue } else { Close::Leaving });
+        }
+        endpoint.transport.close(Close::Leaving).await;
+    }
+}
+
+/// Everything one node's tunnel has.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) me: NodeId,
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) counters: Counters,
+    pub(crate) strangers: admit::Strangers,
+    links: Links,
+    dials: Dials,
+    transport: Transport,
+    closing: AtomicBool,
+    runtime: tokio::runtime::Handle,
+    events: mpsc::Sender<Event>,
+    arrivals: mpsc::Sender<Arrival>,
+}
+
+impl Endpoint {
+    /// Our hello, with our newest grant.
+    pub(crate) fn hello(&self, neighbour: bool) -> Hello {
+        Hello {
+            protocol: proto::PROTOCOL,
+            credential: Some(Box::new((**self.config.credential.load()).clone())),
+            epoch: self.config.epoch,
+            neighbour,
+        }
+    }
+
+    /// When a grant ends, by the clock of this tunnel.
+    pub(crate) fn end_of(&self, credential: &Credential) -> Time {
+        self.clock.after(credential.expires().seconds_after((self.config.limits.wall)()))
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.links.len() >= self.config.limits.links
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Tells the router, as soon as it listens.
+    pub(crate) async fn tell(&self, event: Event) {
+        // Without a router nobody needs to know.
+        let _ = self.events.send(event).await;
+    }
+
+    /// Tells the router if it listens now; gives the event back otherwise.
+    pub(crate) fn try_tell(&self, event: Event) -> Option<Event> {
+        match self.events.try_send(event) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
+            Err(mpsc::error::TrySendError::Full(event)) => Some(event),
+        }
+    }
+
+    pub(crate) fn arrived(&self, arrival: Arrival) {
+        if self.is_closing() {
+            self.counters.streams_refused.add();
+            return refuse(arrival.stream, Code::Unseen);
+        }
+        if let Err(full) = self.arrivals.try_send(arrival) {
+            self.counters.streams_refused.add();
+            refuse(full.into_inner().stream, Code::Unseen);
+        }
+    }
+
+    async fn open_on(&self, link: &Arc<Shared>, open: Bytes) -> Result<Stream, OpenError> {
+        let mut opening = std::pin::pin!(link.connection.open());
+        // Nearly always there is a free stream, and no timer is needed.
+        let opened = match futures_util::poll!(opening.as_mut()) {
+            std::task::Poll::Ready(opened) => opened,
+            std::task::Poll::Pending => {
+                tokio::time::timeout(self.config.limits.open, opening).await.map_err(|_| {
+                    self.counters.opens_refused.add();
+                    OpenError::TooMany
+                })?
+            }
+        };
+        let halves = opened.map_err(OpenError::Lost)?;
+        self.counters.streams_opened.add();
+        Ok(link.stream(halves, Some(open)))
+    }
+
+    /// A link to `node`, made if there is none; at most one is being made.
+    async fn link_to(self: &Arc<Self>, node: NodeId) -> Result<Arc<Shared>, DialError> {
+        if self.is_closing() {
+            return Err(DialError::Closing);
+        }
+        let mut answer = match self.dials.turn(node).inspect_err(|_| {
+            self.counters.opens_refused.add();
+        })? {
+            Turn::Wait(answer) => answer,
+            Turn::Dial(sender, slot) => {
+                let answer = sender.subscribe();
+                let endpoint = Arc::clone(self);
+                // A task of its own: the caller may give up, others may be waiting too.
+                tokio::spawn(async move {
+                    let dialled = endpoint.dial_node(node, false).await;
+                    endpoint.dials.done(node, &dialled);
+                    sender.send_replace(Some(dialled));
+                    drop(slot);
+                });
+                answer
+            }
+        };
+        let answered = answer.wait_for(Option::is_some).await.map(|answer| answer.clone());
+        match answered {
+            Ok(Some(dialled)) => dialled,
+            Ok(None) | Err(_) => Err(DialError::Failed),
+        }
+    }
+
+    /// Dials a neighbour for the router.
+    pub(crate) fn dial_neighbour(self: &Arc<Self>, node: NodeId) {
+        let endpoint = Arc::clone(self);
+        self.dial_for_router(move |why| Event::DialFailed(node, why), async move {
+            if endpoint.links.has_neighbour(&node) {
+                // It dialled at the same moment, and the router knows of it.
+                return Ok(());
+            }
+            endpoint.dial_node(node, true).await.map(drop)
+        });
+    }
+
+    /// Dials for the router whoever answers at `addresses`.
+    pub(crate) fn dial_seed(self: &Arc<Self>, addresses: Vec<SocketAddr>) {
+        let (endpoint, seeds) = (Arc::clone(self), addresses.clone());
+        self.dial_for_router(move |why| Event::SeedFailed(addresses, why), async move {
+            let me = endpoint.me;
+            let wanted = |node| if node == me { Err(DialError::Myself) } else { Ok(()) };
+            endpoint.dial(&seeds, true, wanted).await.map(drop)
+        });
+    }
+
+    fn dial_for_router(
+        self: &Arc<Self>,
+        failed: impl FnOnce(DialError) -> Event + Send + 'static,
+        dial: impl Future<Output = Result<(), DialError>> + Send + 'static,
+    ) {
+        let endpoint = Arc::clone(self);
+        let slot = self.dials.slot();
+        let task = async move {
+            let dialled = match slot {
+                Ok(_slot) => dial.await,
+                Err(why) => Err(why),
+            };
+            if let Err(why) = dialled {
+                endpoint.tell(failed(why)).await;
+            }
+        };
+        // The router may live on another runtime than the tunnel.
+        self.runtime.spawn(task);
+    }
+
+    async fn dial_node(self: &Arc<Self>, node: NodeId, neighbour: bool) -> Dialled {
+        if node == self.me {
+            return Err(DialError::Myself);
+        }
+        let addresses = (self.config.book)(node);
+        let wanted =
+            |there| if there == node { Ok(()) } else { Err(DialError::WrongNode) };
+        self.dial(&addresses, neighbour, wanted).await
+    }
+
+    async fn dial(
+        self: &Arc<Self>,
+        addresses: &[SocketAddr],
+        neighbour: bool,
+        wanted: impl Fn(NodeId) -> Result<(), DialError>,
+    ) -> Dialled {
+        self.counters.dials.add();
+        let dial = async {
+            if self.is_full() {
+                return Err(DialError::TooMany);
+            }
+            let stagger = self.config.limits.stagger;
+            let connection = race(&self.transport, addresses, stagger, wanted).await?;
+            let greeted = self.greet(&connection, neighbour).await;
+            let (greeted, peer) = greeted.inspect_err(|gone| {
+                if let Gone::Here(close) = gone {
+                    connection.close(*close);
+                }
+            })?;
+            Ok(self.adopt(connection, greeted, &peer, true, neighbour).await)
+        };
+        let dialled = tokio::time::timeout(self.config.limits.dial, dial).await;
+        let dialled = dialled.unwrap_or(Err(DialError::TimedOut));
+        if let Err(why) = &dialled {
+            self.counters.dials_failed.add();
+            tracing::debug!(?addresses, %why, "a dial failed");
+        }
+        dialled
+    }
+
+    async fn greet(
+        &self,
+        connection: &Connection,
+        neighbour: bool,
+    ) -> Result<(Greeted, Peer), Gone> {
+        let greeted = greet::as_dialler(connection, self.hello(neighbour)).await?;
+        let (key, now) = (connection.peer(), (self.config.limits.wall)());
+        let peer =
+            greet::judge(&greeted.hello, self.config.network, &key, now).map_err(Gone::Here)?;
+        Ok((greeted, peer))
+    }
+
+    /// Makes a link of a connection whose both ends are members.
+    pub(crate) async fn adopt(
+        self: &Arc<Self>,
+        connection: Connection,
+        greeted: Greeted,
+        peer: &Peer,
+        dialled: bool,
+        neighbour: bool,
+    ) -> Arc<Shared> {
+        connection.allow_bytes(&self.config.limits);
+        connection.allow_streams(self.config.limits.streams);
+        let (sender, queue) = mpsc::channel(self.config.limits.frames);
+        let id = self.links.number();
+        let link = Shared::new(id, peer, connection, sender, dialled, neighbour);
+        self.dials.forget(link.peer);
+        let placed = self.links.place(self.me, &link);
+        self.counters.links_up.add();
+        self.counters.links.add();
+        for (old, close) in &placed.others {
+            self.give_up(old, *close).await;
+        }
+        let cost = proto::Cost::of(link.connection.stats().rtt);
+        match placed.new {
+            Some(close) => self.give_up(&link, close).await,
+            None if neighbour => {
+                let up = Event::Up { link: id, node: link.peer, cost, dialled };
+                self.tell(up).await;
+                if !link.announce_up() {
+                    // Somebody has given it up in the meantime.
+                    self.tell(Event::Down(id, Gone::Here(Close::Duplicate))).await;
+                }
+            }
+            None => {}
+        }
+        tracing::debug!(link = %id, peer = ?link.peer, dialled, neighbour, "a link is up");
+        tokio::spawn(link::run(Arc::clone(&link), Arc::clone(self)));
+        let Greeted { send, recv, rest, hello: _ } = greeted;
+        tokio::spawn(frames::write(send, queue));
+        tokio::spawn(frames::read(Arc::clone(&link), Arc::clone(self), recv, rest));
+        link
+    }
+
+    /// Ends a link for another that takes its place: at once where it is of an older life, when
+    /// its calls have ended otherwise.
+    async fn give_up(&self, link: &Shared, close: Close) {
+        link.drain(close);
+        if close == Close::Stale {
+            link.close(close);
+        }
+        if link.announce_down() {
+            self.tell(Event::Down(link.id, Gone::Here(close))).await;
+        }
+    }
+
+    /// A link's task has ended.
+    pub(crate) async fn ended(&self, link: &Shared, gone: Gone) {
+        self.links.remove(link);
+        self.counters.links_down.add();
+        self.counters.links.sub();
+        if gone == Gone::Restarted {
+            self.counters.restarted.add();
+        }
+        tracing::debug!(link = %link.id, peer = ?link.peer, %gone, "a link is down");
+        if link.announce_down() {
+            self.tell(Event::Down(link.id, gone)).await;
+        }
+    }
+
+    /// Sends a frame to a neighbour.
+    pub(crate) fn send(&self, link: LinkId, frame: Frame) {
+        let sent = self.links.get(link).map(|link| link.frames.try_send(frame));
+        if sent.is_none_or(|sent| sent.is_err()) {
+            self.counters.frames_dropped.add();
+        }
+    }
+
+    /// Lets a link end when its calls have, and tells the other end that no more are wanted.
+    pub(crate) fn drain_link(&self, link: LinkId, close: Close) {
+        let Some(link) = self.links.get(link) else { return };
+        // Without room for it, the other end learns it when the link is closed.
+        let _ = link.frames.try_send(Frame::Bye);
+        link.drain(close);
+        if link.announce_down() {
+            let down = Event::Down(link.id, Gone::Here(close));
+            if let Some(down) = self.try_tell(down) {
+                let events = self.events.clone();
+                self.runtime.spawn(async move { events.send(down).await });
+            }
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Streams: one call each, bytes both ways, each direction with its own end.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use proto::fault::Code;
+use smallvec::SmallVec;
+
+use crate::close::Gone;
+use crate::link::InUse;
+use crate::transport;
+
+/// A stream that was opened or accepted. The halves are independent: give them away, or drop one.
+#[derive(Debug)]
+pub struct Stream {
+    /// What this node says.
+    pub send: SendHalf,
+    /// What the other says.
+    pub recv: RecvHalf,
+}
+
+/// Why a stream gives or takes nothing more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    /// The other end gave it up: it reset what it was sending, or stopped what this node sends.
+    #[error("the other node gave the stream up ({0:?})")]
+    Reset(Code),
+    /// The link is gone.
+    #[error("{0}")]
+    Lost(Gone),
+    /// This half was finished or reset here before.
+    #[error("the stream was already ended here")]
+    Ended,
+}
+
+impl StreamError {
+    /// The code under which this ends the rest of the call.
+    #[must_use]
+    pub const fn code(self) -> Code {
+        match self {
+            Self::Reset(code) => code,
+            Self::Lost(Gone::ByPeer(close)) if close.is_without_calls() => Code::Unseen,
+            Self::Lost(_) | Self::Ended => Code::Broken,
+        }
+    }
+}
+
+/// The sending half. Dropping it unfinished resets it as cancelled.
+#[derive(Debug)]
+pub struct SendHalf {
+    inner: transport::Sender,
+    /// The `Open`, until the first write takes it along: a call begins with one packet.
+    first: Option<Bytes>,
+    ended: bool,
+    /// The wait of [`SendHalf::poll_stopped`], which must outlive one poll.
+    stopping: Option<Stopping>,
+    _link: InUse,
+}
+
+/// Waits until the other side wants nothing more.
+struct Stopping(Pin<Box<dyn Future<Output = Code> + Send + Sync>>);
+
+impl std::fmt::Debug for Stopping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stopping")
+    }
+}
+
+/// The receiving half. Dropping it before its end stops the other side as cancelled.
+#[derive(Debug)]
+pub struct RecvHalf {
+    inner: transport::Receiver,
+    /// What was read together with the `Open`.
+    first: Option<Bytes>,
+    ended: bool,
+    _link: InUse,
+}
+
+/// Chunks of one write that fit on the stack, besides the `Open`.
+const CHUNKS: usize = 8;
+
+impl SendHalf {
+    pub(crate) fn new(inner: transport::Sender, first: Option<Bytes>, link: InUse) -> Self {
+        Self { inner, first, ended: false, stopping: None, _link: link }
+    }
+
+    /// Writes all of `chunks`, without copying them; waits while the other side reads too slowly.
+    /// Chunks are emptied as they are taken, so a write that was cancelled can be gone on with.
+    ///
+    /// # Errors
+    /// [`StreamError`] when the other side wants nothing more, or the link is gone.
+    pub async fn write(&mut self, chunks: &mut [Bytes]) -> Result<(), StreamError> {
+        poll_fn(|cx| self.poll_write(cx, chunks)).await
+    }
+
+    /// [`SendHalf::write`] as a poll: ready when all of `chunks` are taken.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunks: &mut [Bytes],
+    ) -> Poll<Result<(), StreamError>> {
+        if let Some(first) = self.first.take() {
+            let mut all: SmallVec<[Bytes; CHUNKS + 1]> = SmallVec::with_capacity(chunks.len() + 1);
+            all.push(first);
+            all.extend(chunks.iter_mut().map(std::mem::take));
+            let polled = self.inner.poll_write(cx, &mut all);
+            let mut all = all.into_iter();
+            self.first = all.next().filter(|first| !first.is_empty());
+            for (chunk, left) in chunks.iter_mut().zip(all) {
+                *chunk = left;
+            }
+            return polled;
+        }
+        self.inner.poll_write(cx, chunks)
+    }
+
+    /// Sends the `Open` now, for a call in which the other side speaks first.
+    ///
+    /// # Errors
+    /// As [`SendHalf::write`].
+    pub async fn flush(&mut self) -> Result<(), StreamError> {
+        self.write(&mut []).await
+    }
+
+    /// Says that nothing more comes. What was written is still delivered.
+    pub fn finish(&mut self) {
+        if self.first.is_some() {
+            // Nothing was written: the `Open` alone. A fresh stream has room for it; without the
+            // room there is no one to wait here, so the call is given up instead.
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            if self.poll_write(&mut cx, &mut []).is_pending() {
+                return self.reset(Code::Unseen);
+            }
+        }
+        if !self.ended {
+            self.ended = true;
+            self.inner.finish();
+        }
+    }
+
+    /// Gives up what was not delivered yet; the other side reads `code`.
+    pub fn reset(&mut self, code: Code) {
+        if !self.ended {
+            self.ended = true;
+            self.inner.reset(code);
+        }
+    }
+
+    /// Waits until the other side wants nothing more, and gives its code. Pends for ever when it
+    /// took everything there was. Safe to cancel.
+    pub async fn stopped(&mut self) -> Code {
+        poll_fn(|cx| self.poll_stopped(cx)).await
+    }
+
+    /// [`SendHalf::stopped`] as a poll.
+    pub fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<Code> {
+        let stopping = self.stopping.get_or_insert_with(|| Stopping(self.inner.stopped()));
+        let polled = stopping.0.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.stopping = None;
+        }
+        polled
+    }
+}
+
+impl Drop for SendHalf {
+    fn drop(&mut self) {
+        self.reset(Code::Cancelled);
+    }
+}
+
+impl RecvHalf {
+    pub(crate) fn new(inner: transport::Receiver, link: InUse) -> Self {
+        Self { inner, first: None, ended: false, _link: link }
+    }
+
+    /// The next bytes, at most `max`; `None` at the end. What is not read slows the other side
+    /// down. Safe to cancel.
+    ///
+    /// # Errors
+    /// [`StreamError`] when the other side gave up, or the link is gone.
+    pub async fn read(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
+        poll_fn(|cx| self.poll_read(cx, max)).await
+    }
+
+    /// Puts back what was read too much.
+    pub(crate) fn unread(&mut self, bytes: Bytes) {
+        debug_assert!(self.first.is_none(), "only what was just read is put back");
+        if !bytes.is_empty() {
+            self.first = Some(bytes);
+        }
+    }
+
+    /// [`RecvHalf::read`] as a poll.
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
+        if let Some(first) = &mut self.first {
+            let piece = first.split_to(max.min(first.len()));
+            if first.is_empty() {
+                self.first = None;
+            }
+            return Poll::Ready(Ok(Some(piece)));
+        }
+        if self.ended {
+            return Poll::Ready(Ok(None));
+        }
+        let polled = self.inner.poll_read(cx, max);
+        if let Poll::Ready(Ok(None) | Err(_)) = polled {
+            self.ended = true;
+        }
+        polled
+    }
+
+    /// Wants nothing more; the other side is told `code`.
+    pub fn stop(&mut self, code: Code) {
+        self.first = None;
+        if !self.ended {
+            self.ended = true;
+            self.inner.stop(code);
+        }
+    }
+}
+
+impl Drop for RecvHalf {
+    fn drop(&mut self) {
+        self.stop(Code::Cancelled);
+    }
+}
+
+/// Reads until the end, at most `max` bytes.
+///
+/// # Errors
+/// [`StreamError`], or [`Code::TooMuch`] as if the other side had said so.
+pub(crate) async fn read_to_end(recv: &mut RecvHalf, max: usize) -> Result<Bytes, StreamError> {
+    let mut all = BytesMut::new();
+    while let Some(chunk) = recv.read(max + 1 - all.len()).await? {
+        all.extend_from_slice(&chunk);
+        if all.len() > max {
+            recv.stop(Code::TooMuch);
+            return Err(StreamError::Reset(Code::TooMuch));
+        }
+    }
+    Ok(all.freeze())
+}
+
+/// [`read_to_end`] for a stream that is not one of a link.
+pub(crate) async fn read_all(
+    recv: &mut transport::Receiver,
+    max: usize,
+) -> Result<BytesMut, StreamError> {
+    let mut all = BytesMut::new();
+    while let Some(chunk) = poll_fn(|cx| recv.poll_read(cx, max + 1 - all.len())).await? {
+        all.extend_from_slice(&chunk);
+        if all.len() > max {
+            return Err(StreamError::Reset(Code::TooMuch));
+        }
+    }
+    Ok(all)
+}
+
+/// Writes all of `bytes` to a stream that is not one of a link, and finishes it.
+pub(crate) async fn write_all(
+    send: &mut transport::Sender,
+    bytes: Bytes,
+) -> Result<(), StreamError> {
+    let mut chunks = [bytes];
+    poll_fn(|cx| send.poll_write(cx, &mut chunks)).await?;
+    send.finish();
+    Ok(())
+}
+
+/// Polls a future once: for the futures of a transport that hold nothing between polls.
+pub(crate) fn poll_once<F: Future>(future: F, cx: &mut Context<'_>) -> Poll<F::Output> {
+    let future = std::pin::pin!(future);
+    let future: Pin<&mut F> = future;
+    future.poll(cx)
+}
