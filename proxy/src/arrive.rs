@@ -1,0 +1,199 @@
+//! Calls of other nodes: checked, given to an instance here, answered on the same stream.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use proto::fault::Code;
+use proto::open::OpenKind;
+use proto::record::Protocol;
+use proto::{Credential, Open, ServiceName};
+use tunnel::{Arrival, Incoming};
+
+use crate::body::Body;
+use crate::carry::{Failed, Reply, leg};
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::frames::{FrameSink, HeadError, PartReader};
+use crate::metrics::{Face, Outcome};
+use crate::proxy::Shared;
+use crate::pump::Pump;
+use crate::sink::Sink;
+use crate::source::Source;
+use crate::target::is_grpc;
+use crate::{headers, heads, relay};
+
+/// How long the last word of a failed call may take to be sent.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
+/// Takes calls until the tunnel is closed.
+pub(crate) async fn serve(shared: &Arc<Shared>, mut incoming: Incoming) {
+    while let Some(arrival) = incoming.accept().await {
+        tokio::spawn(call(Arc::clone(shared), arrival));
+    }
+}
+
+async fn call(shared: Arc<Shared>, arrival: Arrival) {
+    let began = Instant::now();
+    let Arrival { grant, open, stream, .. } = arrival;
+    let mut sink = FrameSink::new(stream.send);
+    let reader = Box::new(PartReader::new(stream.recv));
+    let budget = (open.budget > 0).then(|| Duration::from_micros(open.budget));
+    let mut deadline = Deadline::after(budget);
+    let counted = shared.arrivals.enter(shared.limits.arrivals);
+    let begun = if counted.is_some() {
+        let begin = begin(&shared, &grant, &open, reader, &mut deadline);
+        unless_stopped(&mut sink, begin).await
+    } else {
+        let limit = shared.limits.arrivals;
+        Err(Error::Overloaded { what: "the node of the service is", limit })
+    };
+    let ended = match begun {
+        Ok((reply, grpc)) => respond(&shared, reply, sink, grpc, &mut deadline).await,
+        Err(error) => {
+            fail(&shared, &error, &mut sink).await;
+            Err(error)
+        }
+    };
+    let outcome = ended.as_ref().map_or_else(Outcome::from, |()| Outcome::Answered);
+    shared.metrics.call(Face::Link, outcome, began.elapsed());
+}
+
+/// Checks the call, gives it to its instance, and waits until the response begins.
+async fn begin(
+    shared: &Shared,
+    grant: &Credential,
+    open: &Open,
+    mut reader: Box<PartReader>,
+    deadline: &mut Deadline,
+) -> Result<(Reply, bool), Error> {
+    if shared.is_draining() {
+        return Err(Error::Draining);
+    }
+    if open.kind != OpenKind::Exchange {
+        return Err(Error::Malformed("this node does not serve calls of this kind"));
+    }
+    if open.hops == 0 {
+        return Err(Error::TooManyHops);
+    }
+    let service = std::str::from_utf8(&open.service).ok().and_then(|name| name.parse().ok());
+    let service: ServiceName = service.ok_or(Error::Malformed("the service is not a name"))?;
+    if !grant.grant().may_call(service.namespace()) {
+        return Err(Error::NotAllowed(
+            "the grant of the caller's node does not cover this service",
+        ));
+    }
+    let instance = instance(shared, &service, &open.instance)?;
+    let head = deadline.race(head(shared, &mut reader)).await?;
+    let mut head = heads::read_request(head).map_err(|_| Error::Malformed("not a head"))?;
+    // The caller's node did this; a node that did not is not believed.
+    headers::clean_request(&mut head.headers)?;
+    let grpc = is_grpc(&head.headers);
+    if grpc && instance.protocol == Protocol::Http1 {
+        return Err(Error::NoMatch { service: service.to_string(), selector: "gRPC".to_owned() });
+    }
+    let limit = shared.limits.calls_per_instance;
+    let slot = shared.balance.slot(instance.key);
+    let over = Error::Overloaded { what: "the instance is", limit };
+    let at = slot.enter(limit).ok_or(over)?;
+    let source = Source::new(
+        Body::stream(reader),
+        grpc.then_some(shared.limits.message),
+        &shared.metrics.up,
+    );
+    let address = &instance.address;
+    let sent = leg::local(&shared.deliver, address, instance.protocol, head, source, deadline);
+    let mut reply = sent.await.map_err(|Failed { error, .. }| error)?;
+    at.answered();
+    reply.held.instance = Some(at);
+    headers::clean_response(&mut reply.headers);
+    Ok((reply, grpc))
+}
+
+struct Found {
+    key: u64,
+    address: Arc<str>,
+    protocol: Protocol,
+}
+
+/// The instance of this node that the caller's node chose; any, if it chose none.
+fn instance(shared: &Shared, service: &ServiceName, id: &[u8]) -> Result<Found, Error> {
+    let routes = shared.routes.load();
+    let name = service.as_str();
+    let Some(known) = routes.service(name) else {
+        // Not gone from the caller's routes yet: it may try another node.
+        return Err(Error::TurnedAway(name.to_owned()));
+    };
+    // Those here are the nearest.
+    let mut here = known.reachable().iter().take_while(|instance| instance.here);
+    let found = here.find(|instance| id.is_empty() || instance.id.as_bytes() == id);
+    let found = found.ok_or_else(|| Error::TurnedAway(name.to_owned()))?;
+    let address = Arc::clone(&found.address);
+    Ok(Found { key: found.key.0, address, protocol: found.protocol })
+}
+
+/// The head of the request; it comes with the `Open`, or soon after.
+async fn head(shared: &Shared, reader: &mut PartReader) -> Result<bytes::Bytes, Error> {
+    let head = poll_fn(|cx| reader.poll_head(cx));
+    match tokio::time::timeout(shared.limits.first_bytes, head).await {
+        Ok(Ok(head)) => Ok(head),
+        Ok(Err(HeadError::Stream(_))) => Err(Error::Cancelled),
+        Ok(Err(HeadError::Fault(_) | HeadError::Protocol(_))) => {
+            Err(Error::Malformed("a call begins with a head"))
+        }
+        Err(_) => Err(Error::Malformed("a call without a head")),
+    }
+}
+
+/// What `begin` gives, unless the caller's node gives the call up first.
+async fn unless_stopped<T>(
+    sink: &mut FrameSink,
+    begin: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let mut begin = std::pin::pin!(begin);
+    poll_fn(|cx| {
+        if let Poll::Ready(begun) = begin.as_mut().poll(cx) {
+            return Poll::Ready(begun);
+        }
+        sink.half().poll_stopped(cx).map(|_| Err(Error::Cancelled))
+    })
+    .await
+}
+
+async fn respond(
+    shared: &Shared,
+    reply: Reply,
+    mut sink: FrameSink,
+    grpc: bool,
+    deadline: &mut Deadline,
+) -> Result<(), Error> {
+    let Reply { status, headers, body, mut upload, held } = reply;
+    let Ok(frame) = heads::response(status, &headers) else {
+        let error = Error::HeadTooLarge(proto::exchange::MAX_HEAD);
+        fail(shared, &error, &mut sink).await;
+        return Err(error);
+    };
+    sink.queue_frame(frame);
+    let source = Source::new(body, grpc.then_some(shared.limits.message), &shared.metrics.down);
+    let source = source.of_service();
+    let mut download = Pump::new(source, Sink::Stream(sink));
+    let moved = relay::both_ways(&mut download, &mut upload, deadline).await;
+    if let (Err(error), Sink::Stream(sink)) = (&moved, download.sink()) {
+        fail(shared, error, sink).await;
+    }
+    drop(held);
+    moved
+}
+
+/// Tells the caller's node what happened, as the last thing on the stream.
+async fn fail(shared: &Shared, error: &Error, sink: &mut FrameSink) {
+    if matches!(error, Error::Cancelled) {
+        return sink.reset(Code::Cancelled);
+    }
+    sink.queue_fault(&error.to_fault(shared.me));
+    match tokio::time::timeout(LAST_WORD, poll_fn(|cx| sink.poll_flush(cx))).await {
+        Ok(Ok(())) => sink.finish(),
+        Ok(Err(_)) | Err(_) => sink.reset(Code::Broken),
+    }
+}

@@ -1,0 +1,142 @@
+//! What every face does with a request, whatever protocol it came by: clean it, find out what it
+//! asks for, and have it answered by a service of ours or carried to another.
+
+use http::header;
+use http::{HeaderMap, Method, Request, Uri};
+use proto::Selector;
+
+use crate::body::Body;
+use crate::carry::{Call, Held, Reply};
+use crate::deadline::{self, Deadline};
+use crate::error::Error;
+use crate::headers::{self, MICRO_IDEMPOTENT};
+use crate::heads::RequestHead;
+use crate::own::{Own, OwnService};
+use crate::proxy::Shared;
+use crate::source::Source;
+use crate::target;
+
+impl Shared {
+    /// Gives the response to a request of a local program, once it has begun. Sets `deadline` to
+    /// what the caller asked for. Dropping the future, or the reply, cancels the call.
+    ///
+    /// # Errors
+    /// [`Error`], to be said in the caller's protocol.
+    pub(crate) async fn begin(
+        &self,
+        mut head: RequestHead,
+        body: Body,
+        grpc: bool,
+        deadline: &mut Deadline,
+    ) -> Result<Reply, Error> {
+        if self.is_draining() {
+            return Err(Error::Draining);
+        }
+        headers::clean_request(&mut head.headers)?;
+        take_host(&mut head)?;
+        if target::is_cross_site(&head) {
+            return Err(Error::NotAllowed("a web page of another site made the request"));
+        }
+        if grpc {
+            let budget = deadline::budget(&head.headers);
+            let malformed = |_| Error::Malformed("grpc-timeout is not a timeout");
+            *deadline = Deadline::after(budget.map_err(malformed)?);
+        }
+        let (service, selector) = match self.meaning(&mut head, grpc)? {
+            Meaning::Own => return self.serve_own(head, body, deadline).await,
+            Meaning::Service(service, selector) => (service, selector),
+        };
+        let idempotent = head.headers.remove(MICRO_IDEMPOTENT).is_some_and(|value| value == "true");
+        let source = Source::new(body, grpc.then_some(self.limits.message), &self.metrics.up);
+        let source = source.replayable(self.limits.replay);
+        let call = Call { head, source, service, selector, grpc, idempotent };
+        let mut reply = self.carry(call, deadline).await?;
+        headers::clean_response(&mut reply.headers);
+        Ok(reply)
+    }
+
+    fn meaning(&self, head: &mut RequestHead, grpc: bool) -> Result<Meaning, Error> {
+        let routes = self.routes.load();
+        let mut known = None;
+        for name in target::names(head, grpc) {
+            if grpc && self.own.is_some() && Own::has(name) {
+                return Ok(Meaning::Own);
+            }
+            known = target::known(name, &head.headers, &routes);
+            if known.is_some() {
+                break;
+            }
+        }
+        if let Some(service) = known {
+            let selector = target::take_selector(&mut head.headers, &routes)?;
+            return Ok(Meaning::Service(service, selector));
+        }
+        let asked = target::names(head, grpc).next().map(str::to_owned);
+        let host = || head.authority.as_ref().map(|authority| authority.host().to_owned());
+        Err(Error::NoService(asked.or_else(host).unwrap_or_default()))
+    }
+
+    async fn serve_own(
+        &self,
+        head: RequestHead,
+        body: Body,
+        deadline: &mut Deadline,
+    ) -> Result<Reply, Error> {
+        let Some(own) = &self.own else { return Err(Error::NoService(String::new())) };
+        let mut request = Request::new(body);
+        *request.method_mut() = head.method;
+        *request.uri_mut() = Uri::from(head.path);
+        *request.headers_mut() = head.headers;
+        *request.version_mut() = http::Version::HTTP_2;
+        let response = deadline.race(async { Ok(own.serve(request).await) }).await?;
+        let (parts, body) = response.into_parts();
+        let (status, headers) = (parts.status, parts.headers);
+        Ok(Reply { status, headers, body, upload: None, held: Held::default() })
+    }
+}
+
+enum Meaning {
+    /// One of our own services.
+    Own,
+    /// A service of the network.
+    Service(String, Selector),
+}
+
+/// Makes one authority of what the request line and `Host` say.
+fn take_host(head: &mut RequestHead) -> Result<(), Error> {
+    let Some(host) = head.headers.remove(header::HOST) else { return Ok(()) };
+    match &head.authority {
+        // They must not differ, or the check and the use could (RFC 9113 §8.3.1).
+        Some(authority) if authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {}
+        Some(_) => return Err(Error::Malformed("host and authority differ")),
+        None if host.is_empty() => {}
+        None => {
+            let parsed = host.as_bytes().try_into();
+            head.authority = Some(parsed.map_err(|_| Error::Malformed("host is not a host"))?);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the method and path are ones that are carried at all.
+///
+/// # Errors
+/// [`Error::Malformed`] for a tunnel (`CONNECT`) or a path that is none.
+pub(crate) fn check_line(method: &Method, uri: &Uri) -> Result<http::uri::PathAndQuery, Error> {
+    if method == Method::CONNECT {
+        return Err(Error::Malformed("CONNECT is not served here"));
+    }
+    let path = uri.path_and_query().cloned();
+    let path = path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+    if !path.as_str().starts_with('/') && !(method == Method::OPTIONS && path.as_str() == "*") {
+        return Err(Error::Malformed("the path does not begin with a slash"));
+    }
+    Ok(path)
+}
+
+/// Whether the caller waits for a word before it sends the body (RFC 9110 §10.1.1).
+pub(crate) fn expects_continue(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::EXPECT)
+        .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}

@@ -1,0 +1,121 @@
+//! How a connection of a program arrives: accepted, admitted, recognised, served.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::detect::{self, Captured, Protocol};
+use crate::metrics::Turned;
+use crate::proxy::{Shared, drained};
+use crate::{http1, http2, socket};
+
+/// Pause after the system gave no socket: long enough not to spin, short enough that nobody
+/// notices once there are sockets again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Accepts until the proxy drains. No error of `accept` ends it: the next one may succeed
+/// (tonic stopped here once, CVE-2024-47609).
+pub(crate) async fn serve(shared: &Arc<Shared>, listener: TcpListener) {
+    if let Ok(address) = listener.local_addr() {
+        shared.deliver.listens(address);
+    }
+    let mut draining = shared.draining.subscribe();
+    let mut reserve = Reserve::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(shared, &listener) => accepted,
+            () = drained(&mut draining) => return,
+        };
+        match accepted {
+            Ok((socket, permit)) => {
+                let shared = Arc::clone(shared);
+                tokio::spawn(async move {
+                    shared.metrics.connections.inc();
+                    connection(&shared, socket).await;
+                    shared.metrics.connections.dec();
+                    drop(permit);
+                });
+            }
+            Err(error) if concerns_one(&error) => {}
+            Err(error) => {
+                shared.metrics.turned(Turned::Exhausted);
+                tracing::warn!(%error, "no socket for a new connection");
+                reserve.turn_away(&listener).await;
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+type Permit = tokio::sync::OwnedSemaphorePermit;
+
+async fn accept(shared: &Shared, listener: &TcpListener) -> io::Result<(TcpStream, Permit)> {
+    let permits = Arc::clone(&shared.connections);
+    let permit = permits.acquire_owned().await.map_err(io::Error::other)?;
+    let (socket, _) = listener.accept().await?;
+    Ok((socket, permit))
+}
+
+/// Whether an error of `accept` is about the one connection that was to be accepted (accept(2)).
+fn concerns_one(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(
+        error.kind(),
+        K::ConnectionAborted | K::ConnectionReset | K::ConnectionRefused | K::Interrupted
+    )
+}
+
+/// A descriptor kept for when there are none left: with it a waiting client can be told at once
+/// that it is not served, instead of being left to wait.
+struct Reserve(Option<File>);
+
+impl Reserve {
+    fn new() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+
+    async fn turn_away(&mut self, listener: &TcpListener) {
+        if self.0.take().is_some() {
+            // Only what waits already: this must not wait itself.
+            let waiting = std::future::poll_fn(|cx| {
+                std::task::Poll::Ready(match listener.poll_accept(cx) {
+                    std::task::Poll::Ready(Ok((socket, _))) => Some(socket),
+                    std::task::Poll::Ready(Err(_)) | std::task::Poll::Pending => None,
+                })
+            });
+            drop(waiting.await);
+        }
+        *self = Self::new();
+    }
+}
+
+async fn connection(shared: &Arc<Shared>, mut stream: TcpStream) {
+    socket::tune(&stream);
+    if let Some(admit) = &shared.admit
+        && let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr())
+        && !admit(peer, local)
+    {
+        shared.metrics.turned(Turned::NotOwner);
+        return;
+    }
+    let detected = detect::protocol(&mut stream);
+    let detected = tokio::time::timeout(shared.limits.first_bytes, detected).await;
+    match detected {
+        Ok(Ok((Protocol::Http2, seen))) => {
+            http2::serve(shared, Captured::new(stream, seen)).await;
+        }
+        Ok(Ok((Protocol::Http1, seen))) => {
+            http1::serve(shared, Captured::new(stream, seen)).await;
+        }
+        Ok(Ok((Protocol::Unknown, _))) => {
+            shared.metrics.turned(Turned::Unknown);
+            detect::refuse(&mut stream).await;
+        }
+        // Closed, or broken, before it said anything.
+        Ok(Err(_)) => {}
+        Err(_) => shared.metrics.turned(Turned::Silent),
+    }
+}

@@ -1,0 +1,155 @@
+//! The road of a call on its caller's node: choose an instance, open the way to it, send the
+//! request, wait for the head of the response. Again, elsewhere, when that is certainly safe.
+
+mod choose;
+pub(crate) mod leg;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use proto::open::OpenKind;
+use proto::{Open, Selector};
+use smallvec::SmallVec;
+
+use crate::balance::AtInstance;
+use crate::body::Body;
+use crate::deadline::Deadline;
+use crate::deliver::http2::Lease;
+use crate::error::Error;
+use crate::headers::{MICRO_FROM_SERVICE, TRACEPARENT};
+use crate::heads::RequestHead;
+use crate::proxy::Shared;
+use crate::pump::Pump;
+use crate::source::Source;
+use choose::Chosen;
+
+/// A request with all that is known about it.
+pub(crate) struct Call {
+    pub(crate) head: RequestHead,
+    pub(crate) source: Source,
+    pub(crate) service: String,
+    pub(crate) selector: Selector,
+    pub(crate) grpc: bool,
+    /// Its caller said that doing it twice does no harm.
+    pub(crate) idempotent: bool,
+}
+
+/// A response that has begun.
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Body,
+    /// The rest of the request, if it is not sent whole yet.
+    pub(crate) upload: Option<Pump>,
+    /// Counted as long as the call lasts.
+    pub(crate) held: Held,
+}
+
+/// What a call occupies while it lasts.
+#[derive(Default)]
+pub(crate) struct Held {
+    pub(crate) instance: Option<AtInstance>,
+    pub(crate) _stream: Option<Lease>,
+}
+
+/// An attempt that came to nothing. With the request, if it can be sent again from its start.
+pub(crate) struct Failed {
+    pub(crate) error: Error,
+    pub(crate) source: Option<Source>,
+}
+
+/// Keys of the instances that were tried.
+type Tried = SmallVec<[u64; 4]>;
+
+impl Shared {
+    /// Carries `call` to an instance and gives its response, once that has begun. Dropping the
+    /// future, or the reply, cancels the call at the service.
+    ///
+    /// # Errors
+    /// The [`Error`] of the first attempt: further ones only say what else did not work.
+    pub(crate) async fn carry(
+        &self,
+        mut call: Call,
+        deadline: &mut Deadline,
+    ) -> Result<Reply, Error> {
+        let mut tried = Tried::new();
+        let mut first = None;
+        loop {
+            let chosen = match self.choose(&call, &tried) {
+                Ok(chosen) => chosen,
+                Err(error) => return Err(first.unwrap_or(error)),
+            };
+            tried.push(chosen.key);
+            let last = tried.len() >= self.limits.attempts as usize;
+            match self.attempt(&mut call, &chosen, !last, deadline).await {
+                Ok(reply) => return Ok(reply),
+                Err(Failed { error, source }) => {
+                    if error.is_unseen() {
+                        self.balance.refused(&chosen.slot);
+                    }
+                    let again = error.is_unseen() || call.idempotent && is_worth_repeating(&error);
+                    let source = source.filter(|_| again && !last);
+                    let error = first.get_or_insert(error);
+                    let Some(mut source) = source else { return Err(error.clone()) };
+                    if !source.rewind() {
+                        return Err(error.clone());
+                    }
+                    tracing::debug!(%error, service = call.service, "trying another instance");
+                    self.metrics.retry();
+                    call.source = source;
+                }
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        call: &mut Call,
+        chosen: &Chosen,
+        may_repeat: bool,
+        deadline: &mut Deadline,
+    ) -> Result<Reply, Failed> {
+        let source = call.source.take();
+        let limit = self.limits.calls_per_instance;
+        let Some(at) = chosen.slot.enter(limit) else {
+            let error = Error::Overloaded { what: "the instance is", limit };
+            return Err(Failed { error, source: Some(source) });
+        };
+        let mut reply = if chosen.here {
+            // The head is only needed a second time if there is someone else to give it to.
+            let head =
+                if may_repeat && chosen.others { call.head.clone() } else { call.head.take() };
+            leg::local(&self.deliver, &chosen.address, chosen.protocol, head, source, deadline)
+                .await?
+        } else {
+            let open = open(call, chosen, deadline);
+            leg::remote(&self.tunnel, chosen.node, &open, &call.head, source, deadline).await?
+        };
+        at.answered();
+        reply.held.instance = Some(at);
+        Ok(reply)
+    }
+}
+
+/// Whether another attempt may succeed where this one was lost half-way.
+fn is_worth_repeating(error: &Error) -> bool {
+    error.code() == 1007
+}
+
+fn open(call: &Call, chosen: &Chosen, deadline: &Deadline) -> Open {
+    let text = |name| {
+        let value = call.head.headers.get(name);
+        value.map_or_else(Bytes::new, |value| Bytes::copy_from_slice(value.as_bytes()))
+    };
+    let budget = deadline.left().map_or(0, |left| u64::try_from(left.as_micros()).unwrap_or(0));
+    let short = |text: Bytes, most: usize| if text.len() > most { Bytes::new() } else { text };
+    Open {
+        service: Bytes::copy_from_slice(call.service.as_bytes()),
+        instance: Bytes::copy_from_slice(chosen.id.as_bytes()),
+        // A deadline that has just passed is the shortest there is, not none.
+        budget: if deadline.is_set() { budget.max(1) } else { 0 },
+        caller: short(text(MICRO_FROM_SERVICE), 512),
+        trace: short(text(TRACEPARENT), 128),
+        idempotent: call.idempotent,
+        ..Open::new(OpenKind::Exchange)
+    }
+}

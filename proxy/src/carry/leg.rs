@@ -1,0 +1,287 @@
+//! One attempt: the request on its way, until the response begins.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Request, Uri, header};
+use proto::fault::Code;
+use proto::record::Protocol;
+use proto::{NodeId, Open};
+use tunnel::{StreamError, Tunnel};
+
+use super::{Failed, Held, Reply};
+use crate::body::{Body, BodyError};
+use crate::deadline::{self, Deadline};
+use crate::deliver::http1::NotSent;
+use crate::deliver::{Deliver, Host, http2};
+use crate::error::Error;
+use crate::frames::{FrameSink, HeadError, PartReader};
+use crate::heads::{self, RequestHead};
+use crate::pump::{Pump, Stopped};
+use crate::sink::Sink;
+use crate::source::{Ended, Source};
+
+/// Sends the request to an instance of this node.
+pub(crate) async fn local(
+    deliver: &Deliver,
+    address: &Arc<str>,
+    protocol: Protocol,
+    mut head: RequestHead,
+    source: Source,
+    deadline: &mut Deadline,
+) -> Result<Reply, Failed> {
+    let host = deliver.host(address);
+    if let Some(left) = deadline.left() {
+        deadline::rewrite(&mut head.headers, left);
+    }
+    if protocol == Protocol::Http1 {
+        // Boxed, for it is the rarer road and much the larger future.
+        return Box::pin(over_http1(deliver, &host, head, source, deadline)).await;
+    }
+    let (mut send, lease) = match deadline.race(deliver.http2(&host)).await {
+        Ok(ready) => ready,
+        Err(error) => return Err(Failed { error, source: Some(source) }),
+    };
+    let request = match http_request(head, address, ()) {
+        Ok(request) => request,
+        Err(error) => return Err(Failed { error, source: None }),
+    };
+    let whole = source.is_end();
+    let (mut response, stream) = match send.send_request(request, whole) {
+        Ok(sent) => sent,
+        Err(error) => {
+            let source = Some(source);
+            return Err(Failed { error: not_sent(&error, address), source });
+        }
+    };
+    let mut upload = Upload::new(source, Sink::http2(stream), whole);
+    let begun = upload
+        .drive(deadline, |cx| {
+            let polled = Pin::new(&mut response).poll(cx);
+            polled.map_err(|error| http2::blame(&error, address))
+        })
+        .await;
+    match begun {
+        Ok(response) => {
+            let (parts, recv) = response.into_parts();
+            Ok(Reply {
+                status: parts.status,
+                headers: parts.headers,
+                body: Body::http2(recv),
+                upload: upload.rest(),
+                held: Held { instance: None, _stream: Some(lease) },
+            })
+        }
+        Err(error) => Err(upload.failed(error)),
+    }
+}
+
+/// Nothing left this node.
+fn not_sent(error: &h2::Error, address: &str) -> Error {
+    if error.is_io() || error.is_go_away() {
+        return Error::TurnedAway(address.to_owned());
+    }
+    Error::InstanceProtocol { instance: address.to_owned(), why: error.to_string() }
+}
+
+async fn over_http1(
+    deliver: &Deliver,
+    host: &Arc<Host>,
+    mut head: RequestHead,
+    source: Source,
+    deadline: &mut Deadline,
+) -> Result<Reply, Failed> {
+    let authority = head.authority.take();
+    let name = authority.as_ref().map_or(&*host.address, Authority::as_str);
+    let Ok(name) = HeaderValue::try_from(name) else {
+        let error = Error::Malformed("the host is not one");
+        return Err(Failed { error, source: Some(source) });
+    };
+    head.headers.insert(header::HOST, name);
+    if head.headers.contains_key(header::TE) {
+        // TE concerns one connection, and says so (RFC 9110 §10.1.4).
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+    let mut request = Request::new(Body::source(source));
+    *request.method_mut() = head.method;
+    *request.uri_mut() = Uri::from(head.path);
+    *request.headers_mut() = head.headers;
+    let sent = async {
+        let sent = deliver.http1(host, request).await;
+        sent.map_or_else(|not| Ok(Err(not)), |response| Ok(Ok(response)))
+    };
+    match deadline.race(sent).await {
+        Ok(Ok(response)) => {
+            let (parts, body) = response.into_parts();
+            let (status, headers) = (parts.status, parts.headers);
+            Ok(Reply { status, headers, body, upload: None, held: Held::default() })
+        }
+        Ok(Err(NotSent { error, request })) => {
+            let source = request.and_then(|request| request.into_body().into_source());
+            Err(Failed { error, source })
+        }
+        Err(error) => Err(Failed { error, source: None }),
+    }
+}
+
+fn http_request<B>(head: RequestHead, address: &str, body: B) -> Result<Request<B>, Error> {
+    let authority = match head.authority {
+        Some(authority) => authority,
+        None => Authority::try_from(address)
+            .map_err(|_| Error::Malformed("the address of the instance is not one"))?,
+    };
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(authority);
+    parts.path_and_query = Some(head.path);
+    let uri = Uri::from_parts(parts).map_err(|_| Error::Malformed("the target is not one"))?;
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = head.headers;
+    *request.version_mut() = http::Version::HTTP_2;
+    Ok(request)
+}
+
+/// Sends the request to another node, as one stream: `Open`, head and what is there of the body in
+/// one write.
+pub(crate) async fn remote(
+    tunnel: &Tunnel,
+    node: NodeId,
+    open: &Open,
+    head: &RequestHead,
+    source: Source,
+    deadline: &mut Deadline,
+) -> Result<Reply, Failed> {
+    let Ok(frame) = heads::request(head) else {
+        let error = Error::HeadTooLarge(proto::exchange::MAX_HEAD);
+        return Err(Failed { error, source: None });
+    };
+    let opened = async {
+        let opened = tunnel.open(node, open).await;
+        opened.map_err(|error| Error::Unreachable { node, why: error.to_string() })
+    };
+    let stream = match deadline.race(opened).await {
+        Ok(stream) => stream,
+        Err(error) => return Err(Failed { error, source: Some(source) }),
+    };
+    let mut sink = FrameSink::new(stream.send);
+    sink.queue_frame(frame);
+    let mut reader = Box::new(PartReader::new(stream.recv));
+    let mut upload = Upload::new(source, Sink::Stream(sink), false);
+    let begun = upload
+        .drive(deadline, |cx| {
+            reader.poll_head(cx).map_err(|error| blame(error, node)).map(|head| {
+                heads::read_response(head?).map_err(|error| Error::InstanceProtocol {
+                    instance: node.to_string(),
+                    why: error.to_string(),
+                })
+            })
+        })
+        .await;
+    match begun {
+        Ok((status, headers)) => Ok(Reply {
+            status,
+            headers,
+            body: Body::stream(reader),
+            upload: upload.rest(),
+            held: Held::default(),
+        }),
+        Err(error) => {
+            if matches!(error, Error::Deadline) {
+                reader.stop(Code::Deadline);
+            }
+            Err(upload.failed(error))
+        }
+    }
+}
+
+fn blame(error: HeadError, node: NodeId) -> Error {
+    match error {
+        HeadError::Fault(fault) => Error::Fault(fault),
+        HeadError::Protocol(error) => {
+            Error::InstanceProtocol { instance: node.to_string(), why: error.to_string() }
+        }
+        HeadError::Stream(error) if error.code().is_unseen() => {
+            Error::Unreachable { node, why: error.to_string() }
+        }
+        HeadError::Stream(StreamError::Reset(Code::Deadline)) => Error::Deadline,
+        HeadError::Stream(StreamError::Reset(_) | StreamError::Lost(_) | StreamError::Ended) => {
+            Error::LinkLost(node)
+        }
+    }
+}
+
+/// The request body on its way while the response is awaited.
+struct Upload {
+    pump: Pump,
+    running: bool,
+}
+
+impl Upload {
+    fn new(source: Source, sink: Sink, whole: bool) -> Self {
+        Self { pump: Pump::new(source, sink), running: !whole }
+    }
+
+    /// Sends the body until `response` gives the head.
+    async fn drive<T>(
+        &mut self,
+        deadline: &mut Deadline,
+        mut response: impl FnMut(&mut Context<'_>) -> Poll<Result<T, Error>>,
+    ) -> Result<T, Error> {
+        poll_fn(|cx| {
+            if self.running {
+                match self.pump.poll(cx) {
+                    Poll::Pending => {}
+                    Poll::Ready(Ok(())) => self.running = false,
+                    // It wants no more of the request; what it says follows on its own half.
+                    Poll::Ready(Err(Stopped::Closed)) => self.running = false,
+                    Poll::Ready(Err(Stopped::Source(ended))) => {
+                        let (error, code) = ended_early(ended);
+                        self.pump.sink().reset(code);
+                        return Poll::Ready(Err(error));
+                    }
+                }
+            }
+            if let Poll::Ready(head) = response(cx) {
+                return Poll::Ready(head);
+            }
+            if deadline.poll(cx).is_ready() {
+                self.pump.sink().reset(Code::Deadline);
+                return Poll::Ready(Err(Error::Deadline));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// What is left to send once the response has begun.
+    fn rest(mut self) -> Option<Pump> {
+        self.pump.source().commit();
+        self.running.then_some(self.pump)
+    }
+
+    fn failed(self, error: Error) -> Failed {
+        Failed { error, source: Some(self.pump.into_source()) }
+    }
+}
+
+/// What it means for a call that its request ended early, and how that is told to the service.
+pub(crate) fn ended_early(ended: Ended) -> (Error, Code) {
+    match ended {
+        Ended::TooLong(error) => (Error::TooLong(error), Code::TooMuch),
+        Ended::Body(BodyError::Protocol(_)) => {
+            (Error::Malformed("the body does not follow its protocol"), Code::Cancelled)
+        }
+        Ended::Body(
+            BodyError::Cancelled
+            | BodyError::Reset(_)
+            | BodyError::Lost(_)
+            | BodyError::Fault(_)
+            | BodyError::Other(_),
+        ) => (Error::Cancelled, Code::Cancelled),
+    }
+}

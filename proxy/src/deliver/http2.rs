@@ -1,0 +1,145 @@
+//! Connections to instances that speak HTTP/2 in clear text with prior knowledge.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use parking_lot::Mutex;
+
+use super::{Deliver, Host};
+use crate::error::Error;
+
+/// Streams put on one connection while another may be opened. Below the 100 that servers commonly
+/// allow, and what one connection carries well.
+const STREAMS: usize = 96;
+/// Bytes of a response that an instance may send ahead, per stream and per connection.
+const STREAM_WINDOW: u32 = 512 << 10;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// What small frames may cost before the connection is closed, a few hundred bytes each: no single
+/// stream of tiny messages can come near it within its window, a flood on many can.
+const FRAME_BUDGET: usize = 32 << 20;
+/// Largest frame of the instance: fewer, larger pieces for bulk.
+const FRAME: u32 = 64 * 1024;
+
+/// The connections to one instance.
+#[derive(Default)]
+pub(crate) struct Pool {
+    connections: Mutex<Vec<Connection>>,
+    /// Held while dialling: one dial at a time, and those who wait use what it brought.
+    dialling: tokio::sync::Mutex<()>,
+}
+
+struct Connection {
+    send: SendRequest<Bytes>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    streams: AtomicUsize,
+    closed: AtomicBool,
+}
+
+/// A place on a connection; given back when dropped.
+pub(crate) struct Lease(Arc<Shared>);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Pool {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.connections.lock().is_empty()
+    }
+
+    /// A place on the first connection that has one.
+    fn take(&self, most: usize) -> Option<(SendRequest<Bytes>, Lease)> {
+        let mut connections = self.connections.lock();
+        connections.retain(|connection| !connection.shared.closed.load(Ordering::Relaxed));
+        connections.iter().find_map(|connection| {
+            let streams = connection.shared.streams.load(Ordering::Relaxed);
+            let room = most.min(connection.send.current_max_send_streams());
+            if streams >= room {
+                return None;
+            }
+            connection.shared.streams.fetch_add(1, Ordering::Relaxed);
+            Some((connection.send.clone(), Lease(Arc::clone(&connection.shared))))
+        })
+    }
+}
+
+impl Deliver {
+    /// A way to send one request to `host`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] or [`Error::Overloaded`]: nothing was sent.
+    pub(crate) async fn http2(&self, host: &Host) -> Result<(SendRequest<Bytes>, Lease), Error> {
+        if let Some(taken) = host.http2.take(STREAMS) {
+            return Ok(taken);
+        }
+        let _one = host.http2.dialling.lock().await;
+        if let Some(taken) = host.http2.take(STREAMS) {
+            return Ok(taken);
+        }
+        if host.http2.connections.lock().len() >= host.limits.connections_per_instance {
+            // Every connection is well filled: fill them up before refusing.
+            return host.http2.take(usize::MAX).ok_or(Error::Overloaded {
+                what: "the connections to the instance are",
+                limit: u32::try_from(host.limits.connections_per_instance).unwrap_or(u32::MAX),
+            });
+        }
+        self.connect(host).await?;
+        host.http2.take(usize::MAX).ok_or_else(|| Error::Refused {
+            instance: host.address.to_string(),
+            why: "it closed the connection at once".to_owned(),
+        })
+    }
+
+    async fn connect(&self, host: &Host) -> Result<(), Error> {
+        let socket = self.dial(host).await?;
+        let (send, connection) = h2::client::Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME)
+            .data_frame_budget(FRAME_BUDGET)
+            .max_header_list_size(host.limits.head)
+            .max_send_buffer_size(256 * 1024)
+            .enable_push(false)
+            .handshake::<_, Bytes>(socket)
+            .await
+            .map_err(|error| Error::Refused {
+                instance: host.address.to_string(),
+                why: error.to_string(),
+            })?;
+        let shared =
+            Arc::new(Shared { streams: AtomicUsize::new(0), closed: AtomicBool::new(false) });
+        let of_task = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let ended = connection.await;
+            of_task.closed.store(true, Ordering::Relaxed);
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection to an instance ended");
+            }
+        });
+        host.http2.connections.lock().push(Connection { send, shared });
+        Ok(())
+    }
+}
+
+/// What an error of the request stream means for the call: whether the instance may have seen it.
+pub(crate) fn blame(error: &h2::Error, instance: &str) -> Error {
+    let instance = instance.to_owned();
+    if error.is_remote() {
+        // RFC 9113 §6.8, §8.7: neither was looked at by the application.
+        if error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM) {
+            return Error::TurnedAway(instance);
+        }
+        return Error::InstanceProtocol { instance, why: error.to_string() };
+    }
+    if error.is_library() && error.reason().is_some() {
+        return Error::InstanceProtocol { instance, why: error.to_string() };
+    }
+    Error::InstanceLost { instance, why: error.to_string() }
+}

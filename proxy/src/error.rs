@@ -1,0 +1,241 @@
+//! Why a call was not carried to its end.
+
+use std::time::Duration;
+
+use proto::{Fault, NodeId};
+
+use crate::message::TooLong;
+
+/// Why a call was not carried to its end: for the code (is a retry safe), for people (the text) and
+/// for the operator (the number behind the `M`).
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing on the network has this name.
+    #[error("no service named {0:?}")]
+    NoService(String),
+    /// The service is there, but not as the selector or the protocol asks.
+    #[error("no instance of {service} matches {selector:?}")]
+    NoMatch {
+        /// The service.
+        service: String,
+        /// What was asked for.
+        selector: String,
+    },
+    /// Every instance is on a node that cannot be reached now.
+    #[error("no node with {0} can be reached")]
+    NoPath(String),
+    /// The node of the chosen instance could not be reached.
+    #[error("node {node} cannot be reached: {why}")]
+    Unreachable {
+        /// The node.
+        node: NodeId,
+        /// What the link said.
+        why: String,
+    },
+    /// The instance took no connection.
+    #[error("instance {instance} took no connection: {why}")]
+    Refused {
+        /// Its address.
+        instance: String,
+        /// What the system said.
+        why: String,
+    },
+    /// The instance took the connection but turned the request away unread.
+    #[error("instance {0} turned the request away unread")]
+    TurnedAway(String),
+    /// The caller's deadline passed.
+    #[error("the deadline of the call passed")]
+    Deadline,
+    /// A bound was reached.
+    #[error("{what} at its limit of {limit} calls")]
+    Overloaded {
+        /// What is at its limit.
+        what: &'static str,
+        /// The limit.
+        limit: u32,
+    },
+    /// The link to the service's node broke while the call was on it.
+    #[error("lost the link to node {0} during the call")]
+    LinkLost(NodeId),
+    /// The call came back to a node, or passed too many.
+    #[error("the call passed too many nodes")]
+    TooManyHops,
+    /// The request does not follow its protocol.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// A message is above the bound.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+    /// A head is above the bound.
+    #[error("the head is larger than {0} bytes")]
+    HeadTooLarge(usize),
+    /// The caller may not do this.
+    #[error("not allowed: {0}")]
+    NotAllowed(&'static str),
+    /// The connection to the instance broke during the call.
+    #[error("the connection to instance {instance} broke during the call: {why}")]
+    InstanceLost {
+        /// Its address.
+        instance: String,
+        /// What the connection said.
+        why: String,
+    },
+    /// The instance does not speak the protocol it declared.
+    #[error("instance {instance} broke its protocol: {why}")]
+    InstanceProtocol {
+        /// Its address.
+        instance: String,
+        /// What was wrong.
+        why: String,
+    },
+    /// The response broke off in the middle.
+    #[error("the response broke off: {0}")]
+    BrokeOff(String),
+    /// This node is leaving.
+    #[error("the node is draining")]
+    Draining,
+    /// The caller went away; nobody reads this.
+    #[error("the caller went away")]
+    Cancelled,
+    /// What another node said.
+    #[error("{}", .0.what)]
+    Fault(Fault),
+}
+
+impl Error {
+    /// The number behind the `M`. Never reused.
+    #[must_use]
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::NoMatch { .. } => 1002,
+            Self::NoPath(_) | Self::Unreachable { .. } => 1003,
+            Self::Refused { .. } | Self::TurnedAway(_) => 1004,
+            Self::Deadline => 1005,
+            Self::LinkLost(_) | Self::InstanceLost { .. } | Self::BrokeOff(_) => 1007,
+            Self::TooManyHops => 1008,
+            Self::Malformed(_) => 1009,
+            Self::TooLong(_) | Self::HeadTooLarge(_) => 1010,
+            Self::NotAllowed(_) => 1011,
+            Self::InstanceProtocol { .. } => 1012,
+            Self::Draining => 1013,
+            Self::Cancelled => 1014,
+            Self::NoService(_) => 1203,
+            Self::Overloaded { .. } => 1305,
+            Self::Fault(fault) => fault.code,
+        }
+    }
+
+    /// Whether the service has certainly not seen the request: another instance may be tried.
+    #[must_use]
+    pub fn is_unseen(&self) -> bool {
+        match self {
+            Self::NoService(_)
+            | Self::NoMatch { .. }
+            | Self::NoPath(_)
+            | Self::Unreachable { .. }
+            | Self::Refused { .. }
+            | Self::TurnedAway(_)
+            | Self::Overloaded { .. }
+            | Self::TooManyHops
+            | Self::Draining => true,
+            Self::Deadline
+            | Self::LinkLost(_)
+            | Self::Malformed(_)
+            | Self::TooLong(_)
+            | Self::HeadTooLarge(_)
+            | Self::NotAllowed(_)
+            | Self::InstanceLost { .. }
+            | Self::InstanceProtocol { .. }
+            | Self::BrokeOff(_)
+            | Self::Cancelled => false,
+            Self::Fault(fault) => fault.unseen,
+        }
+    }
+
+    /// After how long trying again makes sense, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Overloaded { .. } | Self::Draining => Some(Duration::from_secs(1)),
+            Self::Fault(fault) if fault.retry_after > 0 => {
+                Some(Duration::from_millis(u64::from(fault.retry_after)))
+            }
+            Self::NoService(_)
+            | Self::NoMatch { .. }
+            | Self::NoPath(_)
+            | Self::Unreachable { .. }
+            | Self::Refused { .. }
+            | Self::TurnedAway(_)
+            | Self::Deadline
+            | Self::LinkLost(_)
+            | Self::TooManyHops
+            | Self::Malformed(_)
+            | Self::TooLong(_)
+            | Self::HeadTooLarge(_)
+            | Self::NotAllowed(_)
+            | Self::InstanceLost { .. }
+            | Self::InstanceProtocol { .. }
+            | Self::BrokeOff(_)
+            | Self::Cancelled
+            | Self::Fault(_) => None,
+        }
+    }
+
+    /// The error as node `me` tells it to another node.
+    #[must_use]
+    pub fn to_fault(&self, me: NodeId) -> Fault {
+        if let Self::Fault(fault) = self {
+            return fault.clone();
+        }
+        let wait = self.retry_after().unwrap_or_default();
+        Fault {
+            code: self.code(),
+            what: self.to_string(),
+            node: me,
+            unseen: self.is_unseen(),
+            retry_after: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The node where it was first known: another one's fault keeps that one's id.
+    #[must_use]
+    pub fn node(&self, me: NodeId) -> NodeId {
+        match self {
+            Self::Fault(fault) => fault.node,
+            _ => me,
+        }
+    }
+
+    /// The HTTP status that says it.
+    #[must_use]
+    pub fn http_status(&self) -> http::StatusCode {
+        use http::StatusCode as S;
+        match self.code() {
+            1002 | 1203 => S::NOT_FOUND,
+            1003 | 1004 | 1013 | 1305 => S::SERVICE_UNAVAILABLE,
+            1005 => S::GATEWAY_TIMEOUT,
+            1009 => S::BAD_REQUEST,
+            1010 if matches!(self, Self::TooLong(_)) => S::PAYLOAD_TOO_LARGE,
+            1010 => S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            1011 => S::FORBIDDEN,
+            // 1007, 1008, 1012, and numbers of newer nodes
+            _ => S::BAD_GATEWAY,
+        }
+    }
+
+    /// The gRPC status that says it.
+    #[must_use]
+    pub fn grpc_status(&self) -> u8 {
+        match self.code() {
+            1002 | 1203 => 5,
+            1003 | 1004 | 1007 | 1013 => 14,
+            1005 => 4,
+            1009 => 3,
+            1010 | 1305 => 8,
+            1011 => 7,
+            1014 => 1,
+            // 1008, 1012, and numbers of newer nodes
+            _ => 13,
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Which headers pass, which are used up here, and which nobody outside may set.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
+
+use crate::error::Error;
+
+pub(crate) const MICRO_VERSION: HeaderName = HeaderName::from_static("micro-version");
+pub(crate) const MICRO_REGION: HeaderName = HeaderName::from_static("micro-region");
+pub(crate) const MICRO_LABEL: HeaderName = HeaderName::from_static("micro-label");
+pub(crate) const MICRO_NODE: HeaderName = HeaderName::from_static("micro-node");
+pub(crate) const MICRO_ERROR: HeaderName = HeaderName::from_static("micro-error");
+pub(crate) const MICRO_NAMESPACE: HeaderName = HeaderName::from_static("micro-namespace");
+pub(crate) const MICRO_IDEMPOTENT: HeaderName = HeaderName::from_static("micro-idempotent");
+pub(crate) const MICRO_FROM_SERVICE: HeaderName = HeaderName::from_static("micro-from-service");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// `micro-*` headers that programs may send: what go-micro programs say to one another
+/// (contract, headers 2 and 3), and the filters that are for us.
+const FROM_PROGRAMS: [&str; 23] = [
+    "micro-service",
+    "micro-endpoint",
+    "micro-method",
+    "micro-id",
+    "micro-error",
+    "micro-stream",
+    "micro-protocol",
+    "micro-target",
+    "micro-topic",
+    "micro-from-service",
+    "micro-namespace",
+    "micro-trace-id",
+    "micro-span-id",
+    "micro-database",
+    "micro-table",
+    "micro-version",
+    "micro-region",
+    "micro-label",
+    "micro-node",
+    "micro-idempotent",
+    "micro-network",
+    "micro-router",
+    "micro-gateway",
+];
+
+/// Headers that decide where a call goes: given twice, the check and the use could differ.
+const ONCE: [HeaderName; 8] = [
+    MICRO_VERSION,
+    MICRO_REGION,
+    MICRO_NODE,
+    MICRO_NAMESPACE,
+    MICRO_IDEMPOTENT,
+    crate::deadline::GRPC_TIMEOUT,
+    header::HOST,
+    header::CONTENT_TYPE,
+];
+
+/// Makes the headers of a request of a local program fit to travel: what concerns only its
+/// connection goes (RFC 9110 §7.6.1), and so does every `micro-*` header, however it is spelled,
+/// that a program has no business to set.
+///
+/// # Errors
+/// [`Error::Malformed`] when a header that decides something is there twice.
+pub(crate) fn clean_request(headers: &mut HeaderMap) -> Result<(), Error> {
+    let mut gone: SmallVec<[HeaderName; 8]> = SmallVec::new();
+    for name in headers.keys() {
+        if is_of_connection(name.as_str()) || is_reserved(name.as_str()) {
+            gone.push(name.clone());
+        }
+    }
+    if !gone.is_empty() {
+        drop_all(headers, &gone);
+    }
+    if headers.get(header::TE).is_some_and(|te| te != "trailers") {
+        // Only `trailers` means something beyond one connection (RFC 9110 §10.1.4).
+        let keep = headers.get_all(header::TE).iter().any(|te| has_token(te, "trailers"));
+        headers.remove(header::TE);
+        if keep {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+    }
+    // As many names as values: no header is there twice.
+    if headers.len() != headers.keys_len() {
+        for name in ONCE {
+            if headers.get_all(name).iter().nth(1).is_some() {
+                return Err(Error::Malformed("a header that decides is there twice"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes the headers of a service's response fit to travel; `micro-error`, `micro-node` and
+/// `micro-path` are only ever set by a node, so that a program can tell who speaks.
+pub(crate) fn clean_response(headers: &mut HeaderMap) {
+    let mut gone: SmallVec<[HeaderName; 4]> = SmallVec::new();
+    for name in headers.keys() {
+        let text = name.as_str();
+        if is_of_connection(text) || matches!(text, "micro-error" | "micro-node" | "micro-path") {
+            gone.push(name.clone());
+        }
+    }
+    if !gone.is_empty() {
+        drop_all(headers, &gone);
+    }
+}
+
+/// Takes the names away, and if `Connection` is one, what it names.
+fn drop_all(headers: &mut HeaderMap, gone: &[HeaderName]) {
+    if gone.contains(&header::CONNECTION) {
+        let named: SmallVec<[HeaderName; 4]> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+            // What frames the message or says where it goes is not a connection's to take away.
+            .filter(|name| {
+                !matches!(name.as_str(), "host" | "content-length" | "te" | "content-type")
+            })
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in gone {
+        headers.remove(name);
+    }
+}
+
+fn is_of_connection(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            | "expect"
+    )
+}
+
+/// Whether `name` is one of our own spellings that programs may not use.
+fn is_reserved(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let stem = bytes.strip_prefix(b"x-").or_else(|| bytes.strip_prefix(b"x_")).unwrap_or(bytes);
+    let ours = stem.len() > 5 && stem.starts_with(b"micro") && matches!(stem[5], b'-' | b'_');
+    ours && !FROM_PROGRAMS.contains(&name)
+}
+
+/// Whether one of the comma-separated elements of `value` is `token`, in any case.
+pub(crate) fn has_token(value: &HeaderValue, token: &str) -> bool {
+    value.to_str().is_ok_and(|text| text.split(',').any(|t| t.trim().eq_ignore_ascii_case(token)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs.iter().map(pair) {
+            headers.append(name, value);
+        }
+        headers
+    }
+
+    #[test]
+    fn what_belongs_to_one_connection_does_not_travel() {
+        let mut headers = map(&[
+            ("connection", "close, x-hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "5"),
+            ("transfer-encoding", "chunked"),
+            ("te", "gzip, trailers"),
+            ("x-user", "ada"),
+        ]);
+        clean_request(&mut headers).unwrap();
+        assert_eq!(headers, map(&[("te", "trailers"), ("x-user", "ada")]));
+    }
+
+    #[test]
+    fn reserved_headers_are_stripped_in_every_spelling() {
+        let spellings = ["micro-caller", "micro_caller", "x-micro-caller", "x_micro_caller"];
+        let more = ["micro_node", "micro-hop", "micro-path", "x-micro-id", "micro_from_service"];
+        for name in spellings.into_iter().chain(more) {
+            let mut headers = map(&[(name, "root")]);
+            clean_request(&mut headers).unwrap();
+            assert!(headers.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_go_micro_programs_say_to_one_another_passes() {
+        let mut headers = map(&[("micro-from-service", "shop"), ("micro-trace-id", "7")]);
+        let before = headers.clone();
+        clean_request(&mut headers).unwrap();
+        assert_eq!(headers, before);
+    }
+
+    #[test]
+    fn a_deciding_header_given_twice_is_refused() {
+        for name in ["micro-version", "micro-node", "grpc-timeout", "host"] {
+            let mut headers = map(&[(name, "1"), (name, "2")]);
+            assert!(clean_request(&mut headers).is_err(), "{name}");
+        }
+        assert!(clean_request(&mut map(&[("x", "1"), ("x", "2")])).is_ok());
+    }
+
+    #[test]
+    fn a_service_cannot_speak_as_a_node() {
+        let mut headers = map(&[("micro-error", "M1203"), ("micro-node", "x"), ("etag", "1")]);
+        clean_response(&mut headers);
+        assert_eq!(headers, map(&[("etag", "1")]));
+    }
+}

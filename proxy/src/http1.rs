@@ -1,0 +1,227 @@
+//! The HTTP/1.1 face: HTTP by Host.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::task::AbortHandle;
+
+use crate::answer::{self, Form};
+use crate::begin::check_line;
+use crate::body::{Body, BoxError, Part};
+use crate::carry::{Held, Reply};
+use crate::deadline::Deadline;
+use crate::detect::Captured;
+use crate::error::Error;
+use crate::heads::RequestHead;
+use crate::load::InFlight;
+use crate::metrics::{Face, Outcome};
+use crate::proxy::{Shared, drained};
+use crate::pump::Pump;
+use crate::relay::broke_off;
+use crate::source::Source;
+use crate::strict::Strict;
+
+/// Fields of a head.
+const FIELDS: usize = proto::head::MAX_FIELDS;
+/// Room for the request line and the field separators beside the bytes that [`Limits::head`]
+/// counts.
+///
+/// [`Limits::head`]: crate::Limits::head
+const LINE: usize = 8 * 1024;
+
+/// Serves one connection until it ends.
+pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
+    let service = service_fn(|request| {
+        let shared = Arc::clone(shared);
+        async move { Ok::<_, Infallible>(call(shared, request).await) }
+    });
+    let connection = Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(shared.limits.head_wait)
+        .max_buf_size(shared.limits.head as usize + LINE)
+        .max_headers(FIELDS)
+        .serve_connection(TokioIo::new(Strict::new(io)), service);
+    let mut connection = std::pin::pin!(connection);
+    let mut draining = shared.draining.subscribe();
+    let mut drain = std::pin::pin!(drained(&mut draining));
+    let mut leaving = false;
+    let ended = poll_fn(|cx| {
+        if !leaving && drain.as_mut().poll(cx).is_ready() {
+            leaving = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await;
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection of a program ended");
+    }
+}
+
+/// One call, from its head to the head of its response; the body of that carries the rest.
+async fn call(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Carried> {
+    let began = Instant::now();
+    let (mut parts, incoming) = request.into_parts();
+    let form = Form::of(&parts.headers, false);
+    let begun = match shared.calls.enter(shared.limits.calls) {
+        Some(counted) => match check(&parts) {
+            Ok(path) => {
+                let uri = std::mem::take(&mut parts.uri).into_parts();
+                if uri.authority.is_some() {
+                    // An absolute target replaces the Host field (RFC 9112 §3.2.2).
+                    parts.headers.remove(header::HOST);
+                }
+                let head = RequestHead {
+                    method: parts.method,
+                    path,
+                    authority: uri.authority,
+                    headers: parts.headers,
+                };
+                let mut none = Deadline::default();
+                let begun = shared.begin(head, Body::http1(incoming), false, &mut none).await;
+                begun.map(|reply| (reply, counted))
+            }
+            Err(error) => Err(error),
+        },
+        None => Err(Error::Overloaded { what: "this node is", limit: shared.limits.calls }),
+    };
+    match begun {
+        Ok((reply, counted)) => respond(shared, reply, counted, began),
+        Err(error) => {
+            shared.metrics.call(Face::Http1, Outcome::from(&error), began.elapsed());
+            let mut response = answer::response(&error, &shared.node_of(&error), &form);
+            if matches!(error, Error::Malformed(_)) {
+                // What follows on this connection may not be what it seems.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            let down = &shared.metrics.down;
+            response.map(|body| Carried { source: Source::new(body, None, down), call: None })
+        }
+    }
+}
+
+fn check(parts: &http::request::Parts) -> Result<http::uri::PathAndQuery, Error> {
+    let hosts = parts.headers.get_all(header::HOST).iter().count();
+    // Exactly one, unless the target names it (RFC 9112 §3.2).
+    if hosts > 1 || hosts == 0 && parts.version == Version::HTTP_11 {
+        return Err(Error::Malformed("a request has one Host field"));
+    }
+    check_line(&parts.method, &parts.uri)
+}
+
+fn respond(
+    shared: Arc<Shared>,
+    reply: Reply,
+    counted: InFlight,
+    began: Instant,
+) -> Response<Carried> {
+    let Reply { status, headers, body, upload, held } = reply;
+    let source = Source::new(body, None, &shared.metrics.down).of_service();
+    let call = Ongoing {
+        shared,
+        began,
+        outcome: Outcome::Cancelled,
+        _upload: upload.map(Uploading::start),
+        _held: held,
+        _counted: counted,
+    };
+    // 1xx and 101 never come here: interim responses stay at the instance's side.
+    let mut call = Some(Box::new(call));
+    if source.is_end() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+        if let Some(call) = &mut call {
+            call.outcome = Outcome::Answered;
+        }
+    }
+    let mut response = Response::new(Carried { source, call });
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// A response body, and with it the call, which lasts as long as the body.
+struct Carried {
+    source: Source,
+    call: Option<Box<Ongoing>>,
+}
+
+/// A call whose response has begun; counted when it ends.
+struct Ongoing {
+    shared: Arc<Shared>,
+    began: Instant,
+    outcome: Outcome,
+    _upload: Option<Uploading>,
+    _held: Held,
+    _counted: InFlight,
+}
+
+impl Drop for Ongoing {
+    fn drop(&mut self) {
+        self.shared.metrics.call(Face::Http1, self.outcome, self.began.elapsed());
+    }
+}
+
+/// The rest of a request body, moved by a task of its own: a client that does not read its response
+/// yet must still be able to send. Ends with the call.
+struct Uploading(AbortHandle);
+
+impl Uploading {
+    fn start(mut pump: Pump) -> Self {
+        let task = tokio::spawn(async move {
+            // However it ends, the response tells.
+            let _ = poll_fn(|cx| pump.poll(cx)).await;
+        });
+        Self(task.abort_handle())
+    }
+}
+
+impl Drop for Uploading {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl http_body::Body for Carried {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let Poll::Ready(part) = this.source.poll_part(cx) else { return Poll::Pending };
+        let part = part.map(|part| part.map_err(broke_off));
+        if let Some(call) = &mut this.call {
+            match &part {
+                Some(Ok(Part::Data(_))) if !this.source.is_end() => {}
+                Some(Ok(_)) | None => call.outcome = Outcome::Answered,
+                Some(Err(error)) => call.outcome = Outcome::from(error),
+            }
+        }
+        Poll::Ready(part.map(|part| match part {
+            Ok(Part::Data(data)) => Ok(Frame::data(data)),
+            Ok(Part::Trailers(trailers)) => Ok(Frame::trailers(trailers)),
+            Err(error) => Err(error.into()),
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.is_end()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(self.source.body())
+    }
+}

@@ -1,0 +1,65 @@
+//! The faces turned to programs: one port that takes gRPC and HTTP calls, and carries each to an
+//! instance of the service it names, on this node or another.
+//!
+//! ```text
+//! caller's node    capture → detect → http1 | http2 → target → carry ─┬─ deliver (instance here)
+//!                                                                     └─ frames over a tunnel stream
+//! service's node   arrive → deliver → the instance
+//! failed           Error → answer, where the caller is; Fault, when another node must say it
+//! ```
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`proxy`](crate::Proxy) | the facade: [`Proxy`], [`Config`] |
+//! | `capture`, `detect` | how a connection arrives and what it speaks |
+//! | `http1`, `http2` | one protocol of callers each |
+//! | `target`, `headers` | what a request asks for; what passes and what is stripped |
+//! | `carry`, `balance` | choosing an instance, trying again where that is safe |
+//! | `deliver` | connections to the instances of this node |
+//! | `arrive`, `frames`, `heads` | calls of other nodes, and how a call looks on a stream |
+//! | [`body`], `sink`, `pump`, `message` | bytes moved, never decoded, with flow control end to end |
+//! | [`error`], `answer` | what went wrong, and how each protocol says so |
+//! | [`own`] | the services that this node itself serves |
+//!
+//! Bodies are never decoded and never buffered beyond a named bound. A request that may have
+//! reached a service is never sent a second time unless its caller marked it idempotent.
+
+mod answer;
+mod arrive;
+mod balance;
+mod begin;
+pub mod body;
+mod capture;
+mod carry;
+mod deadline;
+mod deliver;
+mod detect;
+pub mod error;
+mod frames;
+mod headers;
+mod heads;
+mod http1;
+mod http2;
+pub mod limits;
+mod load;
+mod message;
+mod metrics;
+pub mod own;
+pub mod proxy;
+mod pump;
+pub mod registrar;
+mod relay;
+pub mod routes;
+mod sink;
+mod socket;
+mod source;
+mod strict;
+mod target;
+
+pub use body::Body;
+pub use error::Error;
+pub use limits::Limits;
+pub use message::TooLong;
+pub use proxy::{Admit, Config, Drain, Proxy};
+pub use registrar::{Registrar, RegistrarError};
+pub use routes::Published;

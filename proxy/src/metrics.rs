@@ -1,0 +1,180 @@
+//! What the data plane counts.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::error::Error;
+
+/// How a call reached this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Face {
+    Http1,
+    Http2,
+    Grpc,
+    Link,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Outcome {
+    /// The service answered, whatever it said.
+    Answered,
+    NoService,
+    Unavailable,
+    Deadline,
+    Overloaded,
+    Rejected,
+    Broken,
+    Cancelled,
+}
+
+const FACES: [Face; 4] = [Face::Http1, Face::Http2, Face::Grpc, Face::Link];
+const OUTCOMES: [Outcome; 8] = [
+    Outcome::Answered,
+    Outcome::NoService,
+    Outcome::Unavailable,
+    Outcome::Deadline,
+    Outcome::Overloaded,
+    Outcome::Rejected,
+    Outcome::Broken,
+    Outcome::Cancelled,
+];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    face: Face,
+    outcome: Outcome,
+}
+
+/// Why a connection was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Turned {
+    /// Its first bytes are no protocol of this port.
+    Unknown,
+    /// It said nothing in time.
+    Silent,
+    /// The program that made it may not use this port.
+    NotOwner,
+    /// The system gave no socket: out of descriptors or memory.
+    Exhausted,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TurnedLabels {
+    reason: Turned,
+}
+
+/// Counters of one proxy; the hot ones are looked up once.
+pub(crate) struct Metrics {
+    calls: Family<CallLabels, Counter>,
+    each: [[Counter; OUTCOMES.len()]; FACES.len()],
+    seconds: Histogram,
+    turned: Family<TurnedLabels, Counter>,
+    retries: Counter,
+    pub(crate) up: Counter,
+    pub(crate) down: Counter,
+    pub(crate) in_flight: Gauge,
+    pub(crate) connections: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let calls = Family::<CallLabels, Counter>::default();
+        let one = |face, outcome| calls.get_or_create(&CallLabels { face, outcome }).clone();
+        let each = FACES.map(|face| OUTCOMES.map(|outcome| one(face, outcome)));
+        // 50 µs to 13 s, by doubling and doubling again.
+        let buckets = (0..10).map(|n| 50e-6 * 4_f64.powi(n));
+        Self {
+            each,
+            calls,
+            seconds: Histogram::new(buckets),
+            turned: Family::default(),
+            retries: Counter::default(),
+            up: Counter::default(),
+            down: Counter::default(),
+            in_flight: Gauge::default(),
+            connections: Gauge::default(),
+        }
+    }
+
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("proxy");
+        let help = "Calls carried to their end, by face and outcome";
+        registry.register("calls", help, self.calls.clone());
+        let help = "Connections turned away, by reason";
+        registry.register("turned_away", help, self.turned.clone());
+        registry.register("retries", "Calls tried at a further instance", self.retries.clone());
+        registry.register("in_flight", "Calls being carried now", self.in_flight.clone());
+        registry.register("connections", "Connections of programs", self.connections.clone());
+        registry.register_with_unit(
+            "call_duration",
+            "From the head of a call to its end",
+            Unit::Seconds,
+            self.seconds.clone(),
+        );
+        let up = "Body bytes from callers to services";
+        registry.register_with_unit("request_body", up, Unit::Bytes, self.up.clone());
+        let down = "Body bytes from services to callers";
+        registry.register_with_unit("response_body", down, Unit::Bytes, self.down.clone());
+    }
+
+    pub(crate) fn call(&self, face: Face, outcome: Outcome, took: Duration) {
+        self.each[face as usize][outcome as usize].inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn retry(&self) {
+        self.retries.inc();
+    }
+
+    pub(crate) fn turned(&self, reason: Turned) {
+        self.turned.get_or_create(&TurnedLabels { reason }).inc();
+    }
+}
+
+impl From<&Error> for Outcome {
+    fn from(error: &Error) -> Self {
+        match error.code() {
+            1203 | 1002 => Self::NoService,
+            1003 | 1004 | 1013 => Self::Unavailable,
+            1005 => Self::Deadline,
+            1305 => Self::Overloaded,
+            1008..=1011 => Self::Rejected,
+            1014 => Self::Cancelled,
+            _ => Self::Broken,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_counted_is_shown() {
+        let metrics = Metrics::new();
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        metrics.call(Face::Link, Outcome::from(&Error::Draining), Duration::from_millis(1));
+        metrics.turned(Turned::Silent);
+        metrics.up.inc_by(5);
+        metrics.down.inc_by(7);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "proxy_calls_total{face=\"Link\",outcome=\"Unavailable\"} 1",
+            "proxy_turned_away_total{reason=\"Silent\"} 1",
+            "proxy_request_body_bytes_total 5",
+            "proxy_response_body_bytes_total 7",
+            "proxy_call_duration_seconds_count 1",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The services that this node itself serves on the proxy port.
+//!
+//! go-micro programs whose `MICRO_PROXY` points here send every call here, those to the registry
+//! included; so these names are matched by table, before the routing table.
+//!
+//! ```text
+//! request → dispatch: is it gRPC, which method → messages: one message out of the body
+//!         → codec: JSON to protobuf → registry | network | router | debug | health
+//!         → reply: protobuf to JSON, one message or many, trailers
+//! ```
+//!
+//! Everything is answered from one snapshot of the router's answers. A stream is answered as soon
+//! as its first message is there: go-micro never half-closes (`contracts` of go-micro v2, streams).
+
+mod changes;
+mod codec;
+mod debug;
+mod dispatch;
+mod failure;
+mod health;
+mod messages;
+mod network;
+mod reflection;
+mod registration;
+mod registry;
+mod reply;
+mod router;
+mod scope;
+mod watch;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use proto::NodeId;
+
+use crate::body::Body;
+use crate::registrar::Registrar;
+use crate::routes::Published;
+
+/// One of our own services: takes whole requests, answers whole responses, trailers included.
+pub trait OwnService: Send + Sync {
+    /// Answers one request. Dropping the future or the response body cancels the call.
+    fn serve(&self, request: http::Request<Body>) -> BoxFuture<'static, http::Response<Body>>;
+}
+
+/// What our services ask of the node beyond registrations.
+pub trait Admin: Send + Sync {
+    /// Tries to link with nodes at these addresses, `host` or `host:port` each. Answers when the
+    /// addresses are taken, not when links are up; the text of an error is for people.
+    fn connect(&self, addresses: Vec<String>) -> BoxFuture<'_, Result<(), String>>;
+}
+
+/// What our services are made of.
+pub struct Config {
+    /// This node.
+    pub me: NodeId,
+    /// Its name, as `micro-node` shows it with errors.
+    pub node_name: String,
+    /// The name of the network, as routes and nodes show it.
+    pub network: String,
+    /// The router's answers.
+    pub routes: Arc<Published>,
+    /// Who takes registrations.
+    pub registrar: Arc<dyn Registrar>,
+    /// Who links with more nodes.
+    pub admin: Arc<dyn Admin>,
+}
+
+/// All our services. Cheap to clone: a handle.
+#[derive(Clone)]
+pub struct Own(Arc<dispatch::Dispatch>);
+
+impl Own {
+    /// The names, as callers write them before `.Struct/Method`: to be matched before the routes.
+    pub const NAMES: [&'static str; 8] = [
+        registry::NAME,
+        network::NAME,
+        router::NAME,
+        "go.micro.proxy",
+        "go.micro.debug",
+        health::NAME,
+        reflection::V1,
+        reflection::V1_ALPHA,
+    ];
+
+    /// The services of this node.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self(Arc::new(dispatch::Dispatch::new(config)))
+    }
+
+    /// Whether `service` is one of [`Own::NAMES`].
+    #[must_use]
+    pub fn has(service: &str) -> bool {
+        Self::NAMES.contains(&service)
+    }
+
+    /// From now on health says that this node serves no more; watchers of it are told.
+    pub fn drain(&self) {
+        self.0.drain();
+    }
+}
+
+impl OwnService for Own {
+    fn serve(&self, request: http::Request<Body>) -> BoxFuture<'static, http::Response<Body>> {
+        let dispatch = Arc::clone(&self.0);
+        Box::pin(async move { dispatch.answer(request).await })
+    }
+}

@@ -1,0 +1,162 @@
+//! The facade: one proxy, its parts, and what the rest of the node asks of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use proto::NodeId;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tunnel::{Incoming, Tunnel};
+
+use crate::balance::Balance;
+use crate::capture;
+use crate::deliver::Deliver;
+use crate::error::Error;
+use crate::limits::Limits;
+use crate::load::Load;
+use crate::metrics::Metrics;
+use crate::own::Own;
+use crate::routes::Published;
+
+/// Whether the program at `peer` may use the listener at `local`: the place for the check of its
+/// owner. Called once a connection, on the thread of the data plane; it must not wait.
+pub type Admit = Arc<dyn Fn(SocketAddr, SocketAddr) -> bool + Send + Sync>;
+
+/// What a proxy is made of.
+pub struct Config {
+    /// This node.
+    pub me: NodeId,
+    /// Its name, as `micro-node` shows it with errors.
+    pub node_name: String,
+    /// The router's answers.
+    pub routes: Arc<Published>,
+    /// The way to other nodes.
+    pub tunnel: Tunnel,
+    /// The services that this node itself serves.
+    pub own: Option<Own>,
+    /// Who may connect; `None`: whoever reaches the listener.
+    pub admit: Option<Admit>,
+    /// Every bound.
+    pub limits: Limits,
+}
+
+/// The data plane of one node. Cheap to clone: a handle.
+#[derive(Clone)]
+pub struct Proxy(pub(crate) Arc<Shared>);
+
+/// What every call needs.
+pub(crate) struct Shared {
+    pub(crate) me: NodeId,
+    pub(crate) node_name: String,
+    pub(crate) routes: Arc<Published>,
+    pub(crate) tunnel: Tunnel,
+    pub(crate) own: Option<Own>,
+    pub(crate) admit: Option<Admit>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) deliver: Deliver,
+    pub(crate) balance: Balance,
+    pub(crate) metrics: Metrics,
+    pub(crate) calls: Arc<Load>,
+    pub(crate) arrivals: Arc<Load>,
+    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) draining: watch::Sender<bool>,
+}
+
+impl Proxy {
+    /// A proxy that serves nothing yet.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let limits = Arc::new(config.limits);
+        let metrics = Metrics::new();
+        let load = || Arc::new(Load::new(metrics.in_flight.clone()));
+        Self(Arc::new(Shared {
+            me: config.me,
+            node_name: config.node_name,
+            routes: config.routes,
+            tunnel: config.tunnel,
+            own: config.own,
+            admit: config.admit,
+            deliver: Deliver::new(Arc::clone(&limits)),
+            balance: Balance::new(),
+            calls: load(),
+            arrivals: load(),
+            metrics,
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            draining: watch::Sender::new(false),
+            limits,
+        }))
+    }
+
+    /// Takes the connections of programs at `listener`, each in a task of the runtime this runs on.
+    /// Returns when the proxy drains.
+    pub async fn serve(&self, listener: TcpListener) {
+        capture::serve(&self.0, listener).await;
+    }
+
+    /// Takes the calls of other nodes, each in a task of the runtime this runs on. Returns when the
+    /// tunnel is closed.
+    pub async fn arrive(&self, incoming: Incoming) {
+        crate::arrive::serve(&self.0, incoming).await;
+    }
+
+    /// Begins to leave: takes no new connection and no new call, and finishes those it has.
+    pub fn drain(&self) -> Drain {
+        if let Some(own) = &self.0.own {
+            own.drain();
+        }
+        self.0.draining.send_replace(true);
+        Drain(Arc::clone(&self.0))
+    }
+
+    /// Calls being carried: of local programs, and of other nodes.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.0.calls.count() + self.0.arrivals.count()
+    }
+
+    /// Adds everything the proxy counts to `registry`.
+    pub fn metrics(&self, registry: &mut Registry) {
+        self.0.metrics.register(registry);
+    }
+}
+
+/// A proxy that is leaving.
+pub struct Drain(Arc<Shared>);
+
+impl Drain {
+    /// Waits until no call is left.
+    pub async fn idle(&self) {
+        self.0.calls.idle().await;
+        self.0.arrivals.idle().await;
+    }
+
+    /// Calls that are left.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.0.calls.count() + self.0.arrivals.count()
+    }
+}
+
+impl Shared {
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// The name of the node where `error` was first known.
+    pub(crate) fn node_of(&self, error: &Error) -> String {
+        let node = error.node(self.me);
+        if node == self.me {
+            return self.node_name.clone();
+        }
+        let routes = self.routes.load();
+        routes.node(&node).map_or_else(|| node.short().to_string(), |node| node.name.clone())
+    }
+}
+
+/// Waits until the proxy drains; for ever if it is gone.
+pub(crate) async fn drained(draining: &mut watch::Receiver<bool>) {
+    if draining.wait_for(|draining| *draining).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
