@@ -1,0 +1,112 @@
+//! Which service, and where: `service[@region][?label=value&…]`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::HeaderMap;
+use http::header::HeaderValue;
+use proto::ServiceName;
+
+use crate::error::{Exit, Problem};
+
+/// A service with what its instance must be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its name.
+    pub service: ServiceName,
+    /// The region it must be in.
+    region: Option<String>,
+    /// Labels it must carry, as the proxy reads them.
+    labels: Vec<String>,
+}
+
+impl Place {
+    /// The authority that names the service to the proxy.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        self.service.name()
+    }
+
+    /// Adds the headers that narrow the choice of the proxy.
+    pub fn put(&self, headers: &mut HeaderMap) {
+        let value = |text: &str| HeaderValue::from_str(text).ok();
+        if self.service.namespace() != proto::name::DEFAULT_NAMESPACE
+            && let Some(namespace) = value(self.service.namespace())
+        {
+            headers.insert("micro-namespace", namespace);
+        }
+        if let Some(region) = self.region.as_deref().and_then(value) {
+            headers.insert("micro-region", region);
+        }
+        for label in self.labels.iter().filter_map(|label| value(label)) {
+            headers.append("micro-label", label);
+        }
+    }
+}
+
+impl FromStr for Place {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let wrong = |why: String| {
+            Problem::new("M4001", Exit::Usage, format!("{text:?} is no service"))
+                .why(why)
+                .attempt("micro services", "lists all names")
+        };
+        let (rest, labels) = text.split_once('?').unwrap_or((text, ""));
+        let (service, region) =
+            rest.split_once('@').map_or((rest, None), |(service, region)| (service, Some(region)));
+        let region = match region {
+            Some(region) => {
+                let raw = crate::config::values::Raw::Text(region.to_owned());
+                Some(crate::config::values::region(&raw).map_err(wrong)?)
+            }
+            None => None,
+        };
+        let labels: Vec<String> =
+            labels.split('&').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        for label in &labels {
+            label.parse::<proto::Selector>().map_err(|bad| wrong(bad.to_string()))?;
+        }
+        let service = service.parse::<ServiceName>().map_err(|bad| wrong(bad.to_string()))?;
+        Ok(Self { service, region, labels })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.service)?;
+        if let Some(region) = &self.region {
+            write!(f, "@{region}")?;
+        }
+        for (at, label) in self.labels.iter().enumerate() {
+            write!(f, "{}{label}", if at == 0 { '?' } else { '&' })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_becomes_an_authority_and_filters() {
+        let place: Place = "pay/orders@eu/fra?version=v2&tier=gold".parse().unwrap();
+        let mut headers = HeaderMap::new();
+        place.put(&mut headers);
+        assert_eq!(place.authority(), "orders");
+        assert_eq!(headers["micro-namespace"], "pay");
+        assert_eq!(headers["micro-region"], "eu/fra");
+        let labels: Vec<_> = headers.get_all("micro-label").iter().collect();
+        assert_eq!(labels, ["version=v2", "tier=gold"]);
+        assert_eq!(place.to_string(), "pay/orders@eu/fra?version=v2&tier=gold");
+    }
+
+    #[test]
+    fn what_is_no_place_is_refused() {
+        for bad in ["", "a b", "a@", "a?=x", "a\u{1b}"] {
+            assert_eq!(bad.parse::<Place>().unwrap_err().exit, Exit::Usage, "{bad:?}");
+        }
+    }
+}

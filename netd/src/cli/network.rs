@@ -1,0 +1,80 @@
+//! `micro network`: alone it runs a node; with a command it inspects or changes the network.
+
+use clap::{Args, Subcommand};
+
+use super::{
+    Global, block, demo, down, graph, invite, join, nodes, ping, routes, services, status, up, wait,
+};
+use crate::error::{Exit, Problem};
+
+/// `micro network [COMMAND]`
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  micro network                          run a node; the first one makes a network
+  micro network --join mj1qv8…           run a node and join with a ticket
+  micro network invite                   a ticket for another machine"
+)]
+pub struct NetworkArgs {
+    #[command(subcommand)]
+    command: Option<NetworkCommand>,
+    #[command(flatten)]
+    up: up::UpArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum NetworkCommand {
+    /// Run a node in the foreground.
+    Up(up::UpArgs),
+    /// Drain and stop the running node.
+    Down(down::DownArgs),
+    /// Several nodes in one process, and a call between them.
+    Demo(demo::DemoArgs),
+    /// This node: identity, links, services.
+    Status,
+    /// Nodes of the network.
+    Nodes,
+    /// Who is linked to whom.
+    Graph,
+    /// Ways to reach instances of services.
+    Routes(routes::RoutesArgs),
+    /// Make a ticket that lets others join.
+    Invite(invite::InviteArgs),
+    /// Link the running node to a further address of its network.
+    #[command(alias = "connect")]
+    Join(join::JoinArgs),
+    /// Round trips to a node.
+    Ping(ping::PingArgs),
+    /// Wait until something is true.
+    Wait(wait::WaitArgs),
+    /// Whether the node is ready, as an exit code.
+    Ready,
+    /// The same as `micro services`.
+    #[command(hide = true)]
+    Services(services::ServicesArgs),
+}
+
+/// Does what was typed behind `micro network`.
+///
+/// # Errors
+/// What the command fails with.
+pub fn run(args: NetworkArgs, global: &Global) -> Result<Exit, Problem> {
+    match args.command {
+        None => up::run(args.up, global),
+        Some(NetworkCommand::Up(args)) => up::run(args, global),
+        Some(NetworkCommand::Demo(args)) => demo::run(args, global),
+        Some(NetworkCommand::Down(args)) => block(down::run(args, global)),
+        Some(NetworkCommand::Status) => block(status::run(global)),
+        Some(NetworkCommand::Nodes) => block(nodes::run(global)),
+        Some(NetworkCommand::Graph) => block(graph::run(global)),
+        Some(NetworkCommand::Routes(args)) => block(routes::run(args, global)),
+        Some(NetworkCommand::Invite(args)) => block(invite::run(args, global)),
+        Some(NetworkCommand::Join(args)) => block(join::run(args, global)),
+        Some(NetworkCommand::Ping(args)) => block(ping::run(args, global)),
+        Some(NetworkCommand::Wait(args)) => block(wait::run(args, global)),
+        Some(NetworkCommand::Ready) => block(wait::ready(global)),
+        Some(NetworkCommand::Services(args)) => block(services::run(args, global)),
+    }
+}

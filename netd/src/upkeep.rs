@@ -1,0 +1,274 @@
+//! What a member does by itself: it looks for its network, renews its grant, tells where it can be
+//! reached, and writes down whom it knows.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use proto::{Credential, NodeId};
+use router::{Request, Routes};
+use tunnel::Tunnel;
+use tunnel::identity::{Ed25519, Keypair};
+
+use crate::api;
+use crate::client::{self, Client};
+use crate::config::Settings;
+use crate::drive::{Asks, Shared};
+use crate::listen;
+use crate::member::{self, Peers};
+use crate::state::State;
+
+/// First wait after a round of seeds that led to nothing; doubled each time.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+/// The longest wait between two rounds.
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How often this node looks where it can be reached: sleep, Wi-Fi and VPNs change it.
+const LOOK: Duration = Duration::from_secs(10);
+/// The longest sleep before the wall clock is looked at again: it jumps, and machines sleep.
+const NAP: Duration = Duration::from_secs(60);
+/// Changes of routes are gathered this long before peers are written down.
+const GATHER: Duration = Duration::from_secs(2);
+/// How long another node of this user may take to say where it listens.
+const SIBLING: Duration = Duration::from_secs(1);
+/// Seeds dialled in one round.
+const MAX_SEEDS: usize = 64;
+
+/// What upkeep works with. The parts of a node that it may change.
+#[derive(Debug)]
+pub struct Upkeep {
+    /// What the node was told.
+    pub settings: Settings,
+    /// Its name.
+    pub name: String,
+    /// Its key.
+    pub key: Arc<Keypair>,
+    /// Its grant.
+    pub credential: Arc<ArcSwap<Credential>>,
+    /// Its files.
+    pub state: State,
+    /// Whom it knew when it started.
+    pub peers: Peers,
+    /// Its links.
+    pub tunnel: Tunnel,
+    /// The way to the router.
+    pub asks: Asks,
+    /// What the router's task shares.
+    pub shared: Arc<Shared>,
+    /// What others are told to dial.
+    pub advertised: Arc<ArcSwap<Vec<SocketAddr>>>,
+}
+
+impl Upkeep {
+    /// All of it, for the life of the node.
+    pub async fn run(self) {
+        tokio::join!(self.find_network(), self.renew(), self.watch_addresses(), self.keep_peers());
+    }
+
+    /// What this node says about itself, now.
+    #[must_use]
+    pub fn describe(&self) -> proto::record::Node {
+        describe(&self.settings, &self.name, &self.credential.load(), &self.advertised.load())
+    }
+
+    /// Dials seeds until a link is up, and again whenever none is.
+    async fn find_network(&self) {
+        let mut links = self.shared.links.subscribe();
+        let mut wait = FIRST_RETRY;
+        loop {
+            if *links.borrow_and_update() > 0 {
+                wait = FIRST_RETRY;
+                // The sender lives as long as the node.
+                let _ = links.changed().await;
+                continue;
+            }
+            self.dial_seeds().await;
+            // Jitter: nodes that lost the same peer must not come back as one.
+            let pause = wait.mul_f64(0.75 + 0.5 * chance());
+            let _ = tokio::time::timeout(pause, links.changed()).await;
+            wait = (wait * 2).min(LAST_RETRY);
+        }
+    }
+
+    async fn dial_seeds(&self) {
+        let seeds = self.settings.join.iter().chain(&self.peers.seeds).take(MAX_SEEDS);
+        let mut places: Vec<Vec<SocketAddr>> = Vec::new();
+        for seed in seeds {
+            match tunnel::seeds::resolve(seed).await {
+                Ok(addresses) => places.push(addresses),
+                Err(why) => {
+                    tracing::debug!(seed, %why, "seed not resolved");
+                    self.shared.trouble.send_replace(Some(why.to_string()));
+                }
+            }
+        }
+        let routes = self.shared.routes.load_full();
+        places.extend(known(&routes).map(|(_, addresses)| addresses));
+        places.extend(self.peers.nodes.values().cloned());
+        places.extend(self.siblings().await);
+        let mine = self.tunnel.local_addresses();
+        let mut dialled = Vec::new();
+        for mut addresses in places {
+            let own = |at: &SocketAddr| mine.contains(at) || self.advertised.load().contains(at);
+            addresses.retain(|at| !own(at));
+            if !addresses.is_empty() && !dialled.contains(&addresses) && dialled.len() < MAX_SEEDS {
+                self.asks.dial_seed(addresses.clone()).await;
+                dialled.push(addresses);
+            }
+        }
+    }
+
+    /// Where other nodes of this user on this machine listen, if they are of the same network:
+    /// their ports change from start to start where nobody insists on one.
+    async fn siblings(&self) -> Vec<Vec<SocketAddr>> {
+        let network = self.credential.load().grant().network.to_string();
+        let mut places = Vec::new();
+        for socket in client::sockets(&self.settings.paths.runtime) {
+            let node = Client::at(&socket).with_timeout(SIBLING);
+            let Ok(status) = node.get::<api::Status>("/v1/status").await else { continue };
+            if status.network.id == network && status.node.id != self.key.node().to_string() {
+                let listen = status.listen.iter().filter_map(|at| at.parse().ok());
+                places.push(listen.map(reachable_here).collect());
+            }
+        }
+        places
+    }
+
+    /// Renews the grant when a third of what was left of it is over.
+    async fn renew(&self) {
+        loop {
+            let left = left_of(&self.credential.load());
+            let due = member::now().plus((left.as_secs_f64() / 3.0 * (0.9 + 0.2 * chance())) as u64);
+            while member::now() < due {
+                let wait = Duration::from_secs(due.seconds_after(member::now()));
+                tokio::time::sleep(wait.min(NAP)).await;
+            }
+            while let Err(why) = self.renew_once().await {
+                let left = left_of(&self.credential.load());
+                tracing::warn!(why, left_s = left.as_secs(), "grant not renewed");
+                let pause = (left / 10).clamp(Duration::from_secs(1), NAP);
+                tokio::time::sleep(pause.mul_f64(0.75 + 0.5 * chance())).await;
+            }
+        }
+    }
+
+    async fn renew_once(&self) -> Result<(), String> {
+        let old = self.credential.load_full();
+        // Issuers sign with the key of their node.
+        let issuer = NodeId::of(&old.issuer().key());
+        let new = if issuer == self.key.node() {
+            member::sign_own(old.issuer(), &self.key, old.grant(), self.settings.grant_ttl)
+        } else {
+            self.tunnel.renew(issuer).await.map_err(|why| why.to_string())?
+        };
+        let holder = proto::sign::Sign::public_key(&*self.key);
+        new.check(old.grant().network, &holder, member::now(), &Ed25519)
+            .map_err(|why| format!("the issuer sent something else: {why}"))?;
+        if let Err(error) = self.state.write("credential", &new.encode()) {
+            tracing::warn!(%error, "the renewed grant could not be written down");
+        }
+        tracing::info!(serial = new.grant().serial, "grant renewed");
+        self.credential.store(Arc::new(new));
+        self.announce().await;
+        Ok(())
+    }
+
+    async fn announce(&self) {
+        match self.asks.request(Request::Describe(self.describe())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => tracing::warn!(%why, "the node's record was not renewed"),
+            // Who leaves announces nothing.
+            Err(_leaving) => {}
+        }
+    }
+
+    /// Tells the others when the addresses of this machine have changed.
+    async fn watch_addresses(&self) {
+        if !self.settings.advertise.is_empty() {
+            return;
+        }
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            let now = listen::found_out(&self.tunnel.local_addresses());
+            if **self.advertised.load() != now {
+                tracing::info!(?now, "addresses changed");
+                self.advertised.store(Arc::new(now));
+                self.announce().await;
+            }
+        }
+    }
+
+    /// Writes down whom it knows, whenever that has changed.
+    async fn keep_peers(&self) {
+        let mut changed = self.shared.routes.changed();
+        let mut kept = self.peers.clone();
+        let mut failing = false;
+        // Ends with the sender, which is with the node.
+        while changed.changed().await.is_ok() {
+            tokio::time::sleep(GATHER).await;
+            let routes = self.shared.routes.load_full();
+            let peers = self.peers.with(known(&routes));
+            // Alone for a moment: those known before are better than nobody.
+            if peers.nodes.is_empty() || peers == kept {
+                continue;
+            }
+            match peers.save(&self.state) {
+                Ok(()) => {
+                    failing = false;
+                    kept = peers;
+                }
+                Err(error) if !failing => {
+                    failing = true;
+                    tracing::warn!(%error, "peers could not be written down; serving on");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Other members that can be reached, nearest first, and where.
+fn known(routes: &Routes) -> impl Iterator<Item = (NodeId, Vec<SocketAddr>)> {
+    let me = routes.me();
+    let others = routes.nodes().filter(|node| node.id != me && !node.addresses.is_empty());
+    let mut others: Vec<_> = others.collect();
+    others.sort_by_key(|node| (node.cost, node.id));
+    let all: Vec<_> = others.iter().map(|node| (node.id, node.addresses.to_vec())).collect();
+    all.into_iter()
+}
+
+/// An address that is listened on, as it is dialled on the same machine.
+fn reachable_here(at: SocketAddr) -> SocketAddr {
+    let loopback = if at.is_ipv4() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { Ipv6Addr::LOCALHOST.into() };
+    if at.ip().is_unspecified() { SocketAddr::new(loopback, at.port()) } else { at }
+}
+
+/// What a node says about itself.
+#[must_use]
+pub fn describe(
+    settings: &Settings,
+    name: &str,
+    credential: &Credential,
+    addresses: &[SocketAddr],
+) -> proto::record::Node {
+    proto::record::Node {
+        name: name.to_owned(),
+        region: settings.region.clone(),
+        labels: settings.labels.clone(),
+        addresses: addresses.iter().copied().take(proto::record::MAX_ADDRESSES).collect(),
+        release: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: proto::PROTOCOL,
+        credential: Box::new(credential.clone()),
+    }
+}
+
+fn left_of(credential: &Credential) -> Duration {
+    Duration::from_secs(credential.expires().seconds_after(member::now()))
+}
+
+/// A number from 0 up to 1, for jitter.
+fn chance() -> f64 {
+    f64::from(u32::from_be_bytes(tunnel::identity::random())) / f64::from(u32::MAX)
+}
