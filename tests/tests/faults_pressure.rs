@@ -1,0 +1,274 @@
+//! Callers and machines that press: F16 (slow readers), F17 (peers that vanish), F19 (no descriptors) and F20 (no disk)
+//! of the fault catalogue.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tests::events::{Kind, distribution, now_us};
+use tests::lab::{Host, Lab};
+use tests::node::{Node, Options, PROXY};
+use tests::process::{self, PATIENCE, Process};
+use tests::programs;
+use tests::scenario::{Calls, ECHO, Scenario, TRIALS, alone, last};
+
+const MIB: f64 = 1024.0;
+
+/// Starts a subcommand of the lab program that holds something until its input is closed.
+fn hold(lab: &Lab, host: Host, args: &[&str], until: &str) -> (Process, String) {
+    // Thousands of connections are more than a process may have by default.
+    let mut command = lab.command(host, "sh");
+    command
+        .args(["-c", "ulimit -n 8192; exec \"$0\" \"$@\""])
+        .arg(programs::lab_program())
+        .args(args);
+    let process = Process::start_with_input(&format!("lab {}", args.join(" ")), &mut command);
+    let (_, line) = process.wait_line(0, until, PATIENCE * 3, |line| line.starts_with(until));
+    (process, line)
+}
+
+/// Bytes of one paced stream from us to the laptop in two seconds.
+fn paced(lab: &Lab) -> f64 {
+    let mut command = lab.command(Host::Laptop, programs::lab_program());
+    let out = process::run(command.args(["paced", PROXY, "2"]), b"", PATIENCE).ok("a paced stream");
+    out.trim().parse().expect("it prints a number")
+}
+
+#[test]
+fn f16_a_thousand_streams_that_nobody_reads_cost_others_nothing() {
+    let (Some(micro), _alone) = (programs::micro(), alone()) else { return };
+    let (mut rates, mut memory) = (Vec::new(), Vec::new());
+    for _ in 0..TRIALS {
+        let Some(lab) = Lab::new() else { return };
+        let scenario = Scenario::up(&lab, &micro, &[Host::Us]);
+        let network = &scenario.network;
+        let calls = Calls::start(&lab);
+        let free = paced(&lab);
+        let before = [network.laptop.rss_kib(), network.us.rss_kib()];
+        let (stalled, line) = hold(&lab, Host::Laptop, &["stall", PROXY, "1000"], "stalled");
+        let held = paced(&lab);
+        let grown = [network.laptop.rss_kib(), network.us.rss_kib()];
+        let grown = before
+            .iter()
+            .zip(grown)
+            .map(|(b, g)| g.saturating_sub(*b) as f64 / MIB)
+            .fold(0.0, f64::max);
+        tests::say(&format!(
+            "F16 {line}; paced {:.0} % of before; memory + {grown:.0} MiB",
+            held / free * 100.0
+        ));
+        assert_eq!(line, "stalled 1000 refused 0");
+        drop(stalled);
+        let failed: Vec<_> = calls.stop().into_iter().filter(|e| e.status != 0).collect();
+        assert!(failed.is_empty(), "calls beside the slow readers failed: {:?}", failed.first());
+        rates.push(held / free * 100.0);
+        memory.push(grown);
+    }
+    let memory = distribution("F16 memory growth", "MiB", &memory);
+    distribution("F16 rate of another stream", "% of before", &rates);
+    assert!(memory.max <= 128.0);
+    assert!(rates.iter().all(|rate| *rate >= 80.0));
+}
+
+/// Established TCP connections of the proxy of a node, from another machine.
+fn established(lab: &Lab, host: Host, peer: Host) -> usize {
+    let filter = format!("dst {}", peer.v4());
+    let out = lab.exec(host, "ss", &["-Htn", "state", "established", &filter]).ok("ss");
+    out.lines().count()
+}
+
+#[test]
+fn f17_connections_of_a_machine_that_vanished_are_freed_within_a_minute() {
+    let (Some(micro), _alone) = (programs::micro(), alone()) else { return };
+    if !programs::have(&["ss"]) {
+        return;
+    }
+    let Some(lab) = Lab::new() else { return };
+    let proxy = format!("{}:8081", Host::Eu.v4());
+    let options = Options { proxy: proxy.clone(), ..Options::default() };
+    let eu = Node::up_with(&lab, Host::Eu, &micro, None, options);
+    let _service = programs::lab_service(&lab, Host::Eu, "eu", tests::scenario::ECHO_PORT);
+    eu.expose(ECHO, tests::scenario::ECHO_PORT, "grpc");
+    let (_gone, _) = hold(&lab, Host::Us, &["vanish", &proxy], "five open");
+    let open = established(&lab, Host::Eu, Host::Us);
+    assert!(open >= 4, "five connections were opened, {open} are there");
+
+    let fault = Instant::now();
+    lab.blackhole(Host::Us);
+    let mut freed = Vec::new();
+    while freed.len() < open {
+        let left = established(&lab, Host::Eu, Host::Us);
+        freed.resize(open - left.min(open), fault.elapsed().as_secs_f64() * 1000.0);
+        assert!(
+            fault.elapsed() <= Duration::from_secs(62),
+            "{left} of {open} connections are still held"
+        );
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    assert!(
+        distribution("F17 vanished to freed, each of the connections", "ms", &freed).max
+            <= 60_000.0
+    );
+}
+
+#[test]
+fn f19_without_descriptors_a_node_lives_on_and_recovers() {
+    let (Some(micro), _alone) = (programs::micro(), alone()) else { return };
+    let Some(lab) = Lab::new() else { return };
+    let options = Options { files: Some(256), ..Options::default() };
+    let mut eu = Node::up_with(&lab, Host::Eu, &micro, None, options);
+    let _service = programs::lab_service(&lab, Host::Eu, "eu", tests::scenario::ECHO_PORT);
+    eu.expose(ECHO, tests::scenario::ECHO_PORT, "grpc");
+    let (mut recovery, mut load) = (Vec::new(), Vec::new());
+    for _ in 0..TRIALS {
+        let (idle, line) = hold(&lab, Host::Eu, &["idle", PROXY, "2000"], "open");
+        let used = eu.cpu();
+        let from = Instant::now();
+        last(Duration::from_secs(2));
+        load.push((eu.cpu() - used).as_secs_f64() / from.elapsed().as_secs_f64() * 100.0);
+        assert!(eu.running(), "the node ended");
+        eu.status();
+        tests::say(&format!("F19 {line} of 2000, {} descriptors", eu.fds()));
+        drop(idle);
+        let freed = now_us();
+        let mut again = lab.command(Host::Eu, programs::lab_program());
+        process::run(again.args(["paced", PROXY, "0"]), b"", PATIENCE).ok("a call after the flood");
+        recovery.push((now_us() - freed) as f64 / 1000.0);
+    }
+    assert!(distribution("F19 processor while full", "% of a core", &load).max <= 20.0);
+    assert!(distribution("F19 flood over to first call", "ms", &recovery).p95 <= 1000.0);
+}
+
+/// A small file system that ends with the test.
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    fn mount(at: &'a Path) -> Option<Self> {
+        std::fs::create_dir_all(at).expect("the lab's directory is writable");
+        let args = ["-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs"];
+        let ran = process::run(Command::new("mount").args(args).arg(at), b"", PATIENCE);
+        if ran.code != Some(0) {
+            tests::skip(&format!("needs mount of tmpfs: {}", ran.err.trim()));
+            return None;
+        }
+        Some(Self(at))
+    }
+
+    fn remount(&self, how: &str) {
+        let mut command = Command::new("mount");
+        process::run(command.args(["-o", &format!("remount,{how}")]).arg(self.0), b"", PATIENCE)
+            .ok(how);
+    }
+
+    fn fill(&self) {
+        let mut command = Command::new("dd");
+        command
+            .arg("if=/dev/zero")
+            .arg(format!("of={}/ballast", self.0.display()))
+            .args(["bs=4k", "count=1000"]);
+        let ran = process::run(&mut command, b"", PATIENCE);
+        assert!(ran.err.contains("No space left"), "the disk did not fill: {}", ran.err);
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("ballast")).expect("the ballast was written by fill");
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        // Lazily: a node may still have its files open.
+        process::run(Command::new("umount").arg("-l").arg(self.0), b"", PATIENCE);
+    }
+}
+
+/// Everything below a directory: names and contents, in order.
+fn contents(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            match path.is_dir() {
+                true => todo.push(path),
+                false if path.ends_with("ballast") => {}
+                false => all.push((path.clone(), std::fs::read(&path).unwrap_or_default())),
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn f20_with_a_full_or_read_only_disk_a_node_serves_on_and_loses_nothing() {
+    let (Some(micro), _alone) = (programs::micro(), alone()) else { return };
+    for trial in 0..TRIALS {
+        let Some(lab) = Lab::new() else { return };
+        let state = lab.dir().join("small");
+        let Some(disk) = SmallDisk::mount(&state) else { return };
+        let options = Options { state: Some(state.clone()), ..Options::default() };
+        let mut eu = Node::up_with(&lab, Host::Eu, &micro, None, options);
+        let us = Node::up(&lab, Host::Us, &micro, Some(&eu.invite()));
+        let spare = eu.invite();
+        let mut laptop = Node::prepare(&lab, Host::Laptop, &micro, Options::default());
+        let service = programs::lab_service(&lab, Host::Eu, "eu", tests::scenario::ECHO_PORT);
+        eu.expose(ECHO, tests::scenario::ECHO_PORT, "grpc");
+        us.wait_service(ECHO);
+        let calls = Calls::start_on(&lab, Host::Us);
+        let before = contents(&state);
+        // Full and read-only in turn.
+        let full = trial % 2 == 0;
+        if full {
+            disk.fill()
+        } else {
+            disk.remount("ro")
+        }
+
+        let refused = eu.cli(&["network", "invite", "-o", "json"]);
+        assert!(
+            refused.code.is_some_and(|code| code != 0),
+            "an invitation that was not kept: {refused:?}"
+        );
+        assert!(refused.err.contains("error[M"), "the refusal says why: {refused:?}");
+        laptop.start(Some(&spare));
+        let code = laptop.wait_end();
+        let said = laptop.said().join("\n");
+        assert!(
+            code.is_some_and(|code| code != 0) && said.contains("error[M"),
+            "a join that was not kept: {code:?} {said}"
+        );
+        let after = contents(&state);
+        let lost: Vec<_> = before
+            .iter()
+            .filter(|(p, _)| !after.iter().any(|(q, now)| p == q && !now.is_empty()))
+            .collect();
+        assert!(
+            lost.is_empty(),
+            "files were lost or emptied: {:?}",
+            lost.iter().map(|(p, _)| p).collect::<Vec<_>>()
+        );
+
+        if full {
+            disk.free()
+        } else {
+            disk.remount("rw")
+        }
+        // Invitations and joins work again without a restart, and the ticket was not used up.
+        eu.invite();
+        laptop.start(Some(&spare));
+        laptop.wait_ready();
+        let failed: Vec<_> =
+            calls.stop().into_iter().filter(|e| e.status != 0 && e.kind == Kind::Unary).collect();
+        assert!(failed.is_empty(), "calls failed while the disk was away: {:?}", failed.first());
+        drop((us, laptop, service));
+        eu.kill9();
+        eu.start(None);
+        eu.wait_ready();
+        tests::say(&format!(
+            "F20 trial {} ({}): served on, nothing lost",
+            trial + 1,
+            if full { "full" } else { "read-only" }
+        ));
+    }
+}
