@@ -41,11 +41,13 @@ pub(super) fn start(
     let far = Home::make("micro-far", micro, scratch)?;
 
     let (near_node, near_ready) = near.up(scratch, &["up"])?;
-    let invitation = near.json(&["network", "invite", "-o", "json"])?;
+    let covers = ["--service", ECHO, "--service", FILES];
+    let invite = [&["network", "invite", "-o", "json"][..], &covers].concat();
+    let invitation = near.json(&invite)?;
     let ticket = text(&invitation, &["ticket"])?;
     let (far_node, far_ready) = far.up(scratch, &["--join", &ticket])?;
     far.run(&["expose", ECHO, &backend.grpc.to_string(), "--protocol", "grpc"])?;
-    far.run(&["expose", FILES, &backend.http.to_string(), "--protocol", "http"])?;
+    far.run(&["expose", FILES, &backend.http.to_string(), "--protocol", "http1"])?;
 
     for (running, ready_ms) in [(&near_node, near_ready), (&far_node, far_ready)] {
         let watched = running.watched();
