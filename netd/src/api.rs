@@ -386,7 +386,7 @@ pub struct ExposeRequest {
     pub name: String,
     /// `host:port` where the program listens.
     pub address: String,
-    /// `grpc`, `http1`, `http2`; absent: found out by trying.
+    /// `grpc`, `http`, `http2`; absent: found out by trying.
     pub protocol: Option<String>,
     /// Its version; absent: `latest`.
     pub version: Option<String>,

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// # Errors
 /// What stood in the way, as a node would say it.
 pub fn run(args: DemoArgs, output: Output) -> Result<Exit, Problem> {
-    crate::log::start(&std::env::var("XLOG").unwrap_or("error".into()), crate::config::LogFormat::Text)?;
+    crate::log::start("error", crate::config::LogFormat::Text)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

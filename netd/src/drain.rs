@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Problem;
 use crate::node::{Node, Phase};
-use crate::output::{Output, banner};
+use crate::output::{Output, banner, text};
 
 /// How long telling the neighbours may take: they are told at once, or the link is broken.
 const WITHDRAW: Duration = Duration::from_secs(2);
@@ -74,7 +74,7 @@ pub async fn leave(
     listeners.cancel();
     let cut = drain.in_flight();
     if cut > 0 {
-        output.say(&format!("{cut} calls were cut off"));
+        output.say(&format!("{} cut off", text::count(u64::from(cut), "call")));
         tracing::warn!(calls = cut, "calls were cut off at the end of the grace period");
     }
     let _ = tokio::time::timeout(CLOSE, node.tunnel.close(Duration::ZERO)).await;

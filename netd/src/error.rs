@@ -108,7 +108,7 @@ pub struct Problem {
     pub why: Option<String>,
     /// The place in a file that is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub excerpt: Option<Excerpt>,
+    pub excerpt: Option<Box<Excerpt>>,
     /// What to do, best first: a command, and behind ` # ` what it is for. Ready to paste.
     #[serde(rename = "try", default)]
     pub tries: Vec<String>,
@@ -179,7 +179,7 @@ impl Problem {
     /// Points at a place in a file.
     #[must_use]
     pub fn at(mut self, excerpt: Excerpt) -> Self {
-        self.excerpt = Some(excerpt);
+        self.excerpt = Some(Box::new(excerpt));
         self
     }
 

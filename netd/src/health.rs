@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::node::{Node, Phase};
 
 /// Connections at a time; more wait in the kernel's queue.
-const CONNECTIONS: usize = 128;
+const CONNECTIONS: usize = 512;
 /// What scrapers of OpenMetrics ask for.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -41,7 +41,8 @@ pub fn readiness(node: &Node) -> Readiness {
             (false, format!("no link yet: {why}"))
         }
     };
-    let component = |name: &str, (ready, reason)| Component { name: name.to_owned(), ready, reason };
+    let component =
+        |name: &str, (ready, reason)| Component { name: name.to_owned(), ready, reason };
     let components = vec![component("proxy", proxy), component("network", network)];
     Readiness { ready: components.iter().all(|part| part.ready), components }
 }

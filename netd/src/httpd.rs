@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Time for a request head; also bounds idle keep-alive connections.
-const HEAD_WAIT: Duration = Duration::from_secs(10);
+const HEAD_WAIT: Duration = Duration::from_secs(5);
 /// Bytes kept of one connection.
 const MAX_BUFFER: usize = 64 * 1024;
 /// Pause after an accept that failed for want of something: it is not there again at once.

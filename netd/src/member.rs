@@ -86,16 +86,20 @@ pub async fn establish(settings: &Settings) -> Result<Member, Problem> {
             return load(settings, state, name, Origin::Returned);
         }
         return match ticket {
-            Some(ticket) if ticket.network == ours => redeem::join(settings, state, name, ticket).await,
+            Some(ticket) if ticket.network == ours => {
+                redeem::join(settings, state, name, ticket).await
+            }
             Some(_) | None => Err(expired(&known.credential)),
         };
     }
     if let Some(ticket) = ticket {
-        let dir = known::free_dir(&settings.paths.state, &ticket.network_name, &name, ticket.network);
+        let dir =
+            known::free_dir(&settings.paths.state, &ticket.network_name, &name, ticket.network);
         return redeem::join(settings, State::open(&dir)?, name, ticket).await;
     }
     if let Some(ticket) = redeem::ask_own_node(settings).await? {
-        let dir = known::free_dir(&settings.paths.state, &ticket.network_name, &name, ticket.network);
+        let dir =
+            known::free_dir(&settings.paths.state, &ticket.network_name, &name, ticket.network);
         return redeem::join(settings, State::open(&dir)?, name, ticket).await;
     }
     let network = settings.network.clone().unwrap_or_else(|| settings.default_network());
@@ -196,7 +200,10 @@ fn expired(credential: &Credential) -> Problem {
             credential.grant().network_name,
             words(ago)
         ))
-        .attempt("micro network --join TICKET", "with a new ticket: micro network invite on a member")
+        .attempt(
+            "micro network --join TICKET",
+            "with a new ticket: micro network invite on a member",
+        )
 }
 
 fn damaged(path: &Path, why: &dyn std::fmt::Display) -> Problem {

@@ -138,7 +138,8 @@ impl Upkeep {
     async fn renew(&self) {
         loop {
             let left = left_of(&self.credential.load());
-            let due = member::now().plus((left.as_secs_f64() / 3.0 * (0.9 + 0.2 * chance())) as u64);
+            let due =
+                member::now().plus((left.as_secs_f64() / 3.0 * (0.9 + 0.2 * chance())) as u64);
             while member::now() < due {
                 let wait = Duration::from_secs(due.seconds_after(member::now()));
                 tokio::time::sleep(wait.min(NAP)).await;
@@ -241,7 +242,8 @@ fn known(routes: &Routes) -> impl Iterator<Item = (NodeId, Vec<SocketAddr>)> {
 
 /// An address that is listened on, as it is dialled on the same machine.
 fn reachable_here(at: SocketAddr) -> SocketAddr {
-    let loopback = if at.is_ipv4() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { Ipv6Addr::LOCALHOST.into() };
+    let loopback =
+        if at.is_ipv4() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { Ipv6Addr::LOCALHOST.into() };
     if at.ip().is_unspecified() { SocketAddr::new(loopback, at.port()) } else { at }
 }
 

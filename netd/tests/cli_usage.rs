@@ -1,4 +1,5 @@
 //! What the command line answers when no node runs: exit codes, errors, configuration, help.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod cli_support;
 

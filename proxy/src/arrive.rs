@@ -1,6 +1,7 @@
 //! Calls of other nodes: checked, given to an instance here, answered on the same stream.
 
 use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -37,14 +38,14 @@ pub(crate) async fn serve(shared: &Arc<Shared>, mut incoming: Incoming) {
 async fn call(shared: Arc<Shared>, arrival: Arrival) {
     let began = Instant::now();
     let Arrival { grant, open, stream, .. } = arrival;
-    let mut sink = FrameSink::new(stream.send);
+    let mut sink = Box::new(FrameSink::new(stream.send));
     let reader = Box::new(PartReader::new(stream.recv));
     let budget = (open.budget > 0).then(|| Duration::from_micros(open.budget));
     let mut deadline = Deadline::after(budget);
     let counted = shared.arrivals.enter(shared.limits.arrivals);
     let begun = if counted.is_some() {
         let begin = begin(&shared, &grant, &open, reader, &mut deadline);
-        unless_stopped(&mut sink, begin).await
+        unless_stopped(&mut sink, pin!(begin)).await
     } else {
         let limit = shared.limits.arrivals;
         Err(Error::Overloaded { what: "the node of the service is", limit })
@@ -85,8 +86,9 @@ async fn begin(
         ));
     }
     let instance = instance(shared, &service, &open.instance)?;
-    let head = deadline.race(head(shared, &mut reader)).await?;
-    let mut head = heads::read_request(head).map_err(|_| Error::Malformed("not a head"))?;
+    let head = deadline.race(pin!(head(shared, &mut reader))).await?;
+    let head = heads::read_request(head).map_err(|_| Error::Malformed("not a head"))?;
+    let mut head = Box::new(head);
     // The caller's node did this; a node that did not is not believed.
     headers::clean_request(&mut head.headers)?;
     let grpc = is_grpc(&head.headers);
@@ -97,11 +99,9 @@ async fn begin(
     let slot = shared.balance.slot(instance.key);
     let over = Error::Overloaded { what: "the instance is", limit };
     let at = slot.enter(limit).ok_or(over)?;
-    let source = Source::new(
-        Body::stream(reader),
-        grpc.then_some(shared.limits.message),
-        &shared.metrics.up,
-    );
+    let message = grpc.then_some(shared.limits.message);
+    let source = Source::new(Body::stream(reader), message, &shared.metrics.up);
+    let source = Box::new(source);
     let address = &instance.address;
     let sent = leg::local(&shared.deliver, address, instance.protocol, head, source, deadline);
     let mut reply = sent.await.map_err(|Failed { error, .. }| error)?;
@@ -149,9 +149,8 @@ async fn head(shared: &Shared, reader: &mut PartReader) -> Result<bytes::Bytes, 
 /// What `begin` gives, unless the caller's node gives the call up first.
 async fn unless_stopped<T>(
     sink: &mut FrameSink,
-    begin: impl Future<Output = Result<T, Error>>,
+    mut begin: Pin<&mut impl Future<Output = Result<T, Error>>>,
 ) -> Result<T, Error> {
-    let mut begin = std::pin::pin!(begin);
     poll_fn(|cx| {
         if let Poll::Ready(begun) = begin.as_mut().poll(cx) {
             return Poll::Ready(begun);
@@ -164,7 +163,7 @@ async fn unless_stopped<T>(
 async fn respond(
     shared: &Shared,
     reply: Reply,
-    mut sink: FrameSink,
+    mut sink: Box<FrameSink>,
     grpc: bool,
     deadline: &mut Deadline,
 ) -> Result<(), Error> {
@@ -177,7 +176,7 @@ async fn respond(
     sink.queue_frame(frame);
     let source = Source::new(body, grpc.then_some(shared.limits.message), &shared.metrics.down);
     let source = source.of_service();
-    let mut download = Pump::new(source, Sink::Stream(sink));
+    let mut download = Pump::new(Box::new(source), Sink::Stream(sink));
     let moved = relay::both_ways(&mut download, &mut upload, deadline).await;
     if let (Err(error), Sink::Stream(sink)) = (&moved, download.sink()) {
         fail(shared, error, sink).await;
@@ -195,5 +194,19 @@ async fn fail(shared: &Shared, error: &Error, sink: &mut FrameSink) {
     match tokio::time::timeout(LAST_WORD, poll_fn(|cx| sink.poll_flush(cx))).await {
         Ok(Ok(())) => sink.finish(),
         Ok(Err(_)) | Err(_) => sink.reset(Code::Broken),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_small_where_it_is_spawned() {
+        fn size<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size(call);
+        assert!(size <= 4096, "{size} bytes are copied with each call");
     }
 }

@@ -1,6 +1,8 @@
 //! What every face does with a request, whatever protocol it came by: clean it, find out what it
 //! asks for, and have it answered by a service of ours or carried to another.
 
+use std::pin::pin;
+
 use http::header;
 use http::{HeaderMap, Method, Request, Uri};
 use proto::Selector;
@@ -24,7 +26,7 @@ impl Shared {
     /// [`Error`], to be said in the caller's protocol.
     pub(crate) async fn begin(
         &self,
-        mut head: RequestHead,
+        mut head: Box<RequestHead>,
         body: Body,
         grpc: bool,
         deadline: &mut Deadline,
@@ -43,14 +45,15 @@ impl Shared {
             *deadline = Deadline::after(budget.map_err(malformed)?);
         }
         let (service, selector) = match self.meaning(&mut head, grpc)? {
-            Meaning::Own => return self.serve_own(head, body, deadline).await,
+            Meaning::Own => return Box::pin(self.serve_own(head, body, deadline)).await,
             Meaning::Service(service, selector) => (service, selector),
         };
         let idempotent = head.headers.remove(MICRO_IDEMPOTENT).is_some_and(|value| value == "true");
         let source = Source::new(body, grpc.then_some(self.limits.message), &self.metrics.up);
         let source = source.replayable(self.limits.replay);
-        let call = Call { head, source, service, selector, grpc, idempotent };
-        let mut reply = self.carry(call, deadline).await?;
+        let source = Box::new(source);
+        let mut call = Call { head, source, service, selector, grpc, idempotent };
+        let mut reply = self.carry(&mut call, deadline).await?;
         headers::clean_response(&mut reply.headers);
         Ok(reply)
     }
@@ -78,7 +81,7 @@ impl Shared {
 
     async fn serve_own(
         &self,
-        head: RequestHead,
+        head: Box<RequestHead>,
         body: Body,
         deadline: &mut Deadline,
     ) -> Result<Reply, Error> {
@@ -88,7 +91,7 @@ impl Shared {
         *request.uri_mut() = Uri::from(head.path);
         *request.headers_mut() = head.headers;
         *request.version_mut() = http::Version::HTTP_2;
-        let response = deadline.race(async { Ok(own.serve(request).await) }).await?;
+        let response = deadline.race(pin!(async { Ok(own.serve(request).await) })).await?;
         let (parts, body) = response.into_parts();
         let (status, headers) = (parts.status, parts.headers);
         Ok(Reply { status, headers, body, upload: None, held: Held::default() })
@@ -104,6 +107,15 @@ enum Meaning {
 
 /// Makes one authority of what the request line and `Host` say.
 fn take_host(head: &mut RequestHead) -> Result<(), Error> {
+    one_authority(head)?;
+    // `user@host` reads as two names; no request may have it (RFC 9110 §4.2.4, RFC 9113 §8.3.1).
+    if head.authority.as_ref().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(Error::Malformed("a host has no user"));
+    }
+    Ok(())
+}
+
+fn one_authority(head: &mut RequestHead) -> Result<(), Error> {
     let Some(host) = head.headers.remove(header::HOST) else { return Ok(()) };
     match &head.authority {
         // They must not differ, or the check and the use could (RFC 9113 §8.3.1).
@@ -126,9 +138,14 @@ pub(crate) fn check_line(method: &Method, uri: &Uri) -> Result<http::uri::PathAn
     if method == Method::CONNECT {
         return Err(Error::Malformed("CONNECT is not served here"));
     }
+    if uri.authority().is_some() && uri.scheme().is_none() {
+        // Only `CONNECT` names nothing but a host (RFC 9112 §3.2.3).
+        return Err(Error::Malformed("the path does not begin with a slash"));
+    }
     let path = uri.path_and_query().cloned();
     let path = path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
-    if !path.as_str().starts_with('/') && !(method == Method::OPTIONS && path.as_str() == "*") {
+    let of_server = method == Method::OPTIONS && path.as_str() == "*";
+    if !(path.as_str().starts_with('/') || of_server) {
         return Err(Error::Malformed("the path does not begin with a slash"));
     }
     Ok(path)

@@ -108,13 +108,13 @@ impl Body {
         Self(Kind::Lent(Box::new(lent)))
     }
 
-    pub(crate) fn source(source: Source) -> Self {
-        Self(Kind::Source(Box::new(source)))
+    pub(crate) fn source(source: Box<Source>) -> Self {
+        Self(Kind::Source(source))
     }
 
     /// The source this was made of by [`Body::source`].
-    pub(crate) fn into_source(self) -> Option<Source> {
-        if let Kind::Source(source) = self.0 { Some(*source) } else { None }
+    pub(crate) fn into_source(self) -> Option<Box<Source>> {
+        if let Kind::Source(source) = self.0 { Some(source) } else { None }
     }
 
     /// The bytes of [`Body::full`].

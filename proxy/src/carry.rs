@@ -24,8 +24,8 @@ use choose::Chosen;
 
 /// A request with all that is known about it.
 pub(crate) struct Call {
-    pub(crate) head: RequestHead,
-    pub(crate) source: Source,
+    pub(crate) head: Box<RequestHead>,
+    pub(crate) source: Box<Source>,
     pub(crate) service: String,
     pub(crate) selector: Selector,
     pub(crate) grpc: bool,
@@ -39,7 +39,7 @@ pub(crate) struct Reply {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
     /// The rest of the request, if it is not sent whole yet.
-    pub(crate) upload: Option<Pump>,
+    pub(crate) upload: Option<Box<Pump>>,
     /// Counted as long as the call lasts.
     pub(crate) held: Held,
 }
@@ -54,7 +54,7 @@ pub(crate) struct Held {
 /// An attempt that came to nothing. With the request, if it can be sent again from its start.
 pub(crate) struct Failed {
     pub(crate) error: Error,
-    pub(crate) source: Option<Source>,
+    pub(crate) source: Option<Box<Source>>,
 }
 
 /// Keys of the instances that were tried.
@@ -68,19 +68,19 @@ impl Shared {
     /// The [`Error`] of the first attempt: further ones only say what else did not work.
     pub(crate) async fn carry(
         &self,
-        mut call: Call,
+        call: &mut Call,
         deadline: &mut Deadline,
     ) -> Result<Reply, Error> {
         let mut tried = Tried::new();
         let mut first = None;
         loop {
-            let chosen = match self.choose(&call, &tried) {
+            let chosen = match self.choose(call, &tried) {
                 Ok(chosen) => chosen,
                 Err(error) => return Err(first.unwrap_or(error)),
             };
             tried.push(chosen.key);
             let last = tried.len() >= self.limits.attempts as usize;
-            match self.attempt(&mut call, &chosen, !last, deadline).await {
+            match self.attempt(call, &chosen, !last, deadline).await {
                 Ok(reply) => return Ok(reply),
                 Err(Failed { error, source }) => {
                     if error.is_unseen() {
@@ -108,7 +108,7 @@ impl Shared {
         may_repeat: bool,
         deadline: &mut Deadline,
     ) -> Result<Reply, Failed> {
-        let source = call.source.take();
+        let source = Box::new(call.source.take());
         let limit = self.limits.calls_per_instance;
         let Some(at) = chosen.slot.enter(limit) else {
             let error = Error::Overloaded { what: "the instance is", limit };
@@ -116,8 +116,11 @@ impl Shared {
         };
         let mut reply = if chosen.here {
             // The head is only needed a second time if there is someone else to give it to.
-            let head =
-                if may_repeat && chosen.others { call.head.clone() } else { call.head.take() };
+            let head = if may_repeat && chosen.others {
+                call.head.clone()
+            } else {
+                Box::new(call.head.take())
+            };
             leg::local(&self.deliver, &chosen.address, chosen.protocol, head, source, deadline)
                 .await?
         } else {

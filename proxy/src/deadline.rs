@@ -48,9 +48,9 @@ impl Deadline {
     /// What `future` gives, unless the deadline passes first.
     pub(crate) async fn race<T>(
         &mut self,
-        future: impl Future<Output = Result<T, Error>>,
+        // Pinned where it is made: taken by value it would be there twice.
+        mut future: Pin<&mut impl Future<Output = Result<T, Error>>>,
     ) -> Result<T, Error> {
-        let mut future = std::pin::pin!(future);
         std::future::poll_fn(|cx| {
             if let Poll::Ready(done) = future.as_mut().poll(cx) {
                 return Poll::Ready(done);

@@ -200,10 +200,7 @@ impl Error {
     /// The node where it was first known: another one's fault keeps that one's id.
     #[must_use]
     pub fn node(&self, me: NodeId) -> NodeId {
-        match self {
-            Self::Fault(fault) => fault.node,
-            _ => me,
-        }
+        if let Self::Fault(fault) = self { fault.node } else { me }
     }
 
     /// The HTTP status that says it.

@@ -19,7 +19,7 @@ const READ: usize = 64 * 1024;
 /// of a program costs more than the copy.
 const GATHER: usize = 16 * 1024;
 /// Bytes that wait in a [`FrameSink`] before they are written.
-const QUEUE: usize = 64 * 1024;
+const QUEUE: usize = 32 * 1024;
 /// Chunks that wait in a [`FrameSink`] before they are written.
 const CHUNKS: usize = 8;
 

@@ -51,6 +51,9 @@ pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
         .header_read_timeout(shared.limits.head_wait)
         .max_buf_size(shared.limits.head as usize + LINE)
         .max_headers(FIELDS)
+        // A caller that has said all may close its half and still wait for the answer (RFC 9112 §9.6
+        // lets it). One that is gone is noticed when it is written to.
+        .half_close(true)
         .serve_connection(TokioIo::new(Strict::new(io)), service);
     let mut connection = std::pin::pin!(connection);
     let mut draining = shared.draining.subscribe();
@@ -75,19 +78,19 @@ async fn call(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Carri
     let (mut parts, incoming) = request.into_parts();
     let form = Form::of(&parts.headers, false);
     let begun = match shared.calls.enter(shared.limits.calls) {
-        Some(counted) => match check(&parts) {
+        Some(counted) => match check(&parts, shared.limits.head as usize) {
             Ok(path) => {
                 let uri = std::mem::take(&mut parts.uri).into_parts();
                 if uri.authority.is_some() {
                     // An absolute target replaces the Host field (RFC 9112 §3.2.2).
                     parts.headers.remove(header::HOST);
                 }
-                let head = RequestHead {
+                let head = Box::new(RequestHead {
                     method: parts.method,
                     path,
                     authority: uri.authority,
                     headers: parts.headers,
-                };
+                });
                 let mut none = Deadline::default();
                 let begun = shared.begin(head, Body::http1(incoming), false, &mut none).await;
                 begun.map(|reply| (reply, counted))
@@ -101,7 +104,7 @@ async fn call(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Carri
         Err(error) => {
             shared.metrics.call(Face::Http1, Outcome::from(&error), began.elapsed());
             let mut response = answer::response(&error, &shared.node_of(&error), &form);
-            if matches!(error, Error::Malformed(_)) {
+            if matches!(error, Error::Malformed(_) | Error::HeadTooLarge(_)) {
                 // What follows on this connection may not be what it seems.
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
@@ -112,7 +115,14 @@ async fn call(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Carri
     }
 }
 
-fn check(parts: &http::request::Parts) -> Result<http::uri::PathAndQuery, Error> {
+fn check(parts: &http::request::Parts, most: usize) -> Result<http::uri::PathAndQuery, Error> {
+    // The library's own bound is one of buffers, which grow in steps. Counted as HTTP/2 does
+    // (RFC 9113 §6.5.2).
+    let size =
+        |(name, value): (&http::HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
+    if parts.headers.iter().map(size).sum::<usize>() > most {
+        return Err(Error::HeadTooLarge(most));
+    }
     let hosts = parts.headers.get_all(header::HOST).iter().count();
     // Exactly one, unless the target names it (RFC 9112 §3.2).
     if hosts > 1 || hosts == 0 && parts.version == Version::HTTP_11 {
@@ -137,13 +147,12 @@ fn respond(
         _held: held,
         _counted: counted,
     };
-    // 1xx and 101 never come here: interim responses stay at the instance's side.
-    let mut call = Some(Box::new(call));
-    if source.is_end() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
-        if let Some(call) = &mut call {
-            call.outcome = Outcome::Answered;
-        }
+    let mut call = Box::new(call);
+    if source.is_end() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        // Nobody will ask for a body.
+        call.outcome = Outcome::Answered;
     }
+    let call = Some(call);
     let mut response = Response::new(Carried { source, call });
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -177,7 +186,7 @@ impl Drop for Ongoing {
 struct Uploading(AbortHandle);
 
 impl Uploading {
-    fn start(mut pump: Pump) -> Self {
+    fn start(mut pump: Box<Pump>) -> Self {
         let task = tokio::spawn(async move {
             // However it ends, the response tells.
             let _ = poll_fn(|cx| pump.poll(cx)).await;

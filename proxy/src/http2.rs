@@ -1,7 +1,7 @@
 //! The HTTP/2 face: gRPC, and HTTP by authority.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -105,11 +105,17 @@ pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
     }
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made and taken apart at once, and mostly the large one"
+)]
 enum Event {
-    Accepted(Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>),
+    Accepted(Option<Result<Accepted, h2::Error>>),
     Drain,
     Keepalive(Verdict),
 }
+
+type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
 
 enum Verdict {
     Idle,
@@ -178,14 +184,14 @@ async fn call(shared: Arc<Shared>, request: Request<RecvStream>, mut respond: Se
             }
             match check_line(&parts.method, &parts.uri) {
                 Ok(path) => {
-                    let head = RequestHead {
+                    let head = Box::new(RequestHead {
                         method: parts.method,
                         path,
                         authority: parts.uri.into_parts().authority,
                         headers: parts.headers,
-                    };
+                    });
                     let begin = shared.begin(head, Body::http2(recv), grpc, &mut deadline);
-                    unless_reset(&mut respond, begin).await
+                    unless_reset(&mut respond, pin!(begin)).await
                 }
                 Err(error) => Err(error),
             }
@@ -206,9 +212,8 @@ async fn call(shared: Arc<Shared>, request: Request<RecvStream>, mut respond: Se
 /// What `begin` gives, unless the caller resets the stream first.
 async fn unless_reset(
     respond: &mut SendResponse<Bytes>,
-    begin: impl Future<Output = Result<Reply, Error>>,
+    mut begin: Pin<&mut impl Future<Output = Result<Reply, Error>>>,
 ) -> Result<Reply, Error> {
-    let mut begin = std::pin::pin!(begin);
     poll_fn(|cx| {
         if let Poll::Ready(begun) = begin.as_mut().poll(cx) {
             return Poll::Ready(begun);
@@ -236,7 +241,7 @@ async fn respond_with(
     let send = respond.send_response(response, whole).map_err(|_| Error::Cancelled)?;
     let source = Source::new(body, grpc.then_some(shared.limits.message), &shared.metrics.down);
     let source = source.of_service();
-    let mut download = Pump::new(source, Sink::http2(send));
+    let mut download = Pump::new(Box::new(source), Sink::http2(send));
     let moved =
         if whole { Ok(()) } else { relay::both_ways(&mut download, &mut upload, deadline).await };
     if let Err(error) = &moved {
@@ -273,5 +278,19 @@ fn refuse(shared: &Shared, error: &Error, form: &Form, mut respond: SendResponse
     if let Some(text) = body.into_full() {
         // A line or two: within any window worth the name, and buffered by the connection else.
         let _ = send.send_data(text, true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_small_where_it_is_spawned() {
+        fn size<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size(call);
+        assert!(size <= 4096, "{size} bytes are copied with each call");
     }
 }

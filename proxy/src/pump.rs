@@ -8,7 +8,7 @@ use crate::source::{Ended, Source};
 
 /// One direction of an exchange.
 pub(crate) struct Pump {
-    source: Source,
+    source: Box<Source>,
     sink: Sink,
     state: State,
 }
@@ -37,7 +37,7 @@ const TURN: usize = 64;
 
 impl Pump {
     /// Moves `source` into `sink`.
-    pub(crate) fn new(source: Source, sink: Sink) -> Self {
+    pub(crate) fn new(source: Box<Source>, sink: Sink) -> Self {
         Self { source, sink, state: State::Moving }
     }
 
@@ -83,7 +83,7 @@ impl Pump {
     }
 
     /// Gives the source back, to be sent elsewhere.
-    pub(crate) fn into_source(self) -> Source {
+    pub(crate) fn into_source(self) -> Box<Source> {
         self.source
     }
 

@@ -17,7 +17,7 @@ use crate::source::Ended;
 /// [`Error::Cancelled`] when the caller went away; otherwise why the response is not whole.
 pub(crate) async fn both_ways(
     download: &mut Pump,
-    upload: &mut Option<Pump>,
+    upload: &mut Option<Box<Pump>>,
     deadline: &mut Deadline,
 ) -> Result<(), Error> {
     poll_fn(|cx| {

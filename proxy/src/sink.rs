@@ -11,7 +11,8 @@ use crate::frames::FrameSink;
 /// Takes the parts of one body.
 pub(crate) enum Sink {
     Http2(Http2Sink),
-    Stream(FrameSink),
+    /// Boxed: it is handed from stop to stop with the body.
+    Stream(Box<FrameSink>),
 }
 
 /// The other side wants nothing more, or is gone. Its own half of the exchange says why.

@@ -116,6 +116,7 @@ impl Caller {
             }
             Self::Two(send) => {
                 let request = request.uri(format!("http://web.localhost:8081{path}"));
+                let request = request.header("te", "trailers");
                 soon(send.send_request(request.body(body).unwrap())).await.unwrap()
             }
         }
@@ -217,7 +218,9 @@ async fn say(address: SocketAddr, text: &str) -> String {
     let mut socket = TcpStream::connect(address).await.unwrap();
     socket.write_all(text.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    let _ = soon(socket.read_to_end(&mut answer)).await;
+    let read = tokio::time::timeout(common::SOON, socket.read_to_end(&mut answer)).await;
+    let about = &text[..text.len().min(80)];
+    assert!(read.is_ok(), "{about:?} is not closed: {:?}", String::from_utf8_lossy(&answer));
     String::from_utf8_lossy(&answer).into_owned()
 }
 

@@ -96,10 +96,10 @@ async fn what_registers_at_one_node_is_found_whole_from_the_other() {
     let (here, there) = (world.client(0).await, world.client(1).await);
     register(&here, greeter("a")).await;
     world.pass(Duration::from_secs(1));
-    let expected = pb::Service { options: None, ..greeter("a") };
+    let expected = [pb::Service { options: None, ..greeter("a") }];
     for client in [&here, &there] {
         let found = get(client, "go.micro.srv.greeter").await.unwrap();
-        assert_eq!(found.services, [expected.clone()]);
+        assert_eq!(found.services, expected);
     }
     // A second instance, at the other node: one version, two nodes, from everywhere.
     register(&there, greeter("b")).await;

@@ -47,20 +47,21 @@ impl Flood {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.news.is_empty()
+    /// Takes what there is to tell now.
+    pub(crate) fn take(&mut self) -> Taken {
+        Taken(std::mem::take(&mut self.news).into_values().collect())
     }
+}
 
-    /// Moves the news into the backlogs of links, and forgets it.
-    pub(crate) fn tell<'a>(&mut self, links: impl Iterator<Item = (LinkId, &'a mut Backlog)>) {
-        let news: Vec<_> = std::mem::take(&mut self.news).into_values().collect();
-        for (link, backlog) in links {
-            for News { record, known } in &news {
-                if !known.contains(&link) {
-                    backlog.push(record.clone());
-                }
-            }
-        }
+/// News about to be told. Nothing of it has been superseded.
+#[derive(Debug)]
+pub(crate) struct Taken(Vec<News>);
+
+impl Taken {
+    /// What the other end of `link` is not known to have.
+    pub(crate) fn for_link(&self, link: LinkId) -> impl Iterator<Item = &Arc<Verified>> {
+        let unknown = self.0.iter().filter(move |news| !news.known.contains(&link));
+        unknown.map(|news| &news.record)
     }
 }
 

@@ -14,6 +14,9 @@ const NOISE: u32 = 500;
 /// … and not sooner than this after the last time. That a link is suspected, or gone, is told at
 /// once.
 pub(crate) const TELL_EVERY: Duration = Duration::from_secs(1);
+/// That there is a link again is told this long after its loss was: a node that starts again is back
+/// well within a second, and a link cannot come and go faster than it is dialled.
+const RETURN_AFTER: Duration = Duration::from_millis(100);
 
 /// All neighbour links.
 #[derive(Debug, Default)]
@@ -129,7 +132,8 @@ impl Links {
             (None, Some(_)) => (false, true),
             (None, None) => (false, false),
         };
-        let due = told.at + TELL_EVERY;
+        let returns = told.cost.is_none_or(|cost| !cost.is_finite());
+        let due = told.at + if returns { RETURN_AFTER } else { TELL_EVERY };
         match news {
             false => Telling::Nothing,
             true if urgent || due <= now => self.tell(node, cost, now),
@@ -226,12 +230,12 @@ mod tests {
     }
 
     #[test]
-    fn suspicion_is_told_at_once_and_recovery_in_its_turn() {
+    fn suspicion_is_told_at_once_and_recovery_soon_after() {
         let mut links = linked();
         links.get_mut(LinkId(1)).unwrap().suspect();
         assert_eq!(links.telling(PEER, at(10)), Telling::Cost(Cost::INFINITE));
         links.get_mut(LinkId(1)).unwrap().recover(cost(10_000));
-        assert_eq!(links.telling(PEER, at(20)), Telling::Later(at(1_010)));
+        assert_eq!(links.telling(PEER, at(20)), Telling::Later(at(110)));
         links.get_mut(LinkId(1)).unwrap().suspect();
         assert_eq!(links.telling(PEER, at(30)), Telling::Nothing);
     }

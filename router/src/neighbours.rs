@@ -29,6 +29,9 @@ const LONGEST_RETRY: Duration = Duration::from_secs(2);
 /// … and once a node has not answered for [`PATIENCE`].
 const RARE_RETRY: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(300);
+/// A link to a relay is left for a nearer one no more often than this: what is measured of a link
+/// may never agree with what is expected of a path.
+const IMPROVE_EVERY: Duration = Duration::from_secs(300);
 /// A link that ends sooner than this counts as a failed dial.
 pub(crate) const TOO_SHORT: Duration = Duration::from_secs(5);
 
@@ -36,6 +39,7 @@ pub(crate) const TOO_SHORT: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(crate) struct Neighbours {
     dials: BTreeMap<NodeId, Dial>,
+    improved: Option<Time>,
 }
 
 /// A node that is not linked and should be.
@@ -72,6 +76,8 @@ pub(crate) struct Wanted {
     pub(crate) keep: BTreeSet<NodeId>,
     /// Nodes that nobody can reach, to be tried now and then.
     pub(crate) seek: BTreeSet<NodeId>,
+    /// A relay at less than half the cost of the farthest that is linked.
+    pub(crate) nearer: Option<NodeId>,
 }
 
 /// Chooses. `ring` gives all other members, once around from this node on.
@@ -102,7 +108,7 @@ pub(crate) fn choose(ring: &[Member], am_relay: bool) -> Wanted {
             relay.distance < (elsewhere, half)
         })
     });
-    wanted.keep.extend(nearer.map(|relay| relay.id));
+    wanted.nearer = nearer.map(|relay| relay.id);
     let lost = relays.iter().filter(|relay| !alive(relay)).take(count);
     wanted.seek.extend(lost.map(|relay| relay.id));
     wanted
@@ -127,11 +133,17 @@ impl Neighbours {
     /// Whom to dial now, and when to ask again. `linked` have a link already, live or not.
     pub(crate) fn review(
         &mut self,
-        wanted: &Wanted,
+        mut wanted: Wanted,
         linked: impl Fn(&NodeId) -> bool,
         now: Time,
         chance: &mut Chance,
     ) -> (Vec<NodeId>, Option<Time>) {
+        if self.improved.is_none_or(|last| now.since(last) >= IMPROVE_EVERY)
+            && let Some(nearer) = wanted.nearer.take()
+        {
+            wanted.keep.insert(nearer);
+            self.improved = Some(now);
+        }
         for dial in self.dials.values_mut() {
             if let State::Dialling { since } = dial.state
                 && now.since(since) >= DIAL_TIMEOUT
@@ -230,7 +242,7 @@ mod tests {
             member(6, true, true, false, 10),
         ];
         let wanted = choose(&ring, false);
-        assert_eq!(wanted, Wanted { keep: ids(&[3, 5, 6]), seek: ids(&[2]) });
+        assert_eq!((wanted.keep, wanted.seek), (ids(&[3, 5, 6]), ids(&[2])));
         assert_eq!(choose(&ring, true).keep, ids(&[3, 4, 5, 6]));
     }
 
@@ -243,29 +255,39 @@ mod tests {
                 member(4, true, true, false, cost),
             ]
         };
-        assert_eq!(choose(&far(60), false).keep, ids(&[2, 3]));
-        assert_eq!(choose(&far(40), false).keep, ids(&[2, 3, 4]));
+        assert_eq!(choose(&far(60), false).nearer, None);
+        let wanted = choose(&far(40), false);
+        assert_eq!((wanted.keep.clone(), wanted.nearer), (ids(&[2, 3]), Some(id(4))));
+        // And not every moment.
+        let (mut chance, mut neighbours) = (Chance::new(1), Neighbours::default());
+        let linked = |node: &NodeId| *node != id(4);
+        let now = Time::ZERO + IMPROVE_EVERY;
+        assert_eq!(neighbours.review(wanted.clone(), linked, now, &mut chance).0, [id(4)]);
+        neighbours.dialled(id(4), true, now, &mut chance);
+        assert_eq!(neighbours.review(wanted.clone(), linked, now, &mut chance).0, []);
+        let later = now + IMPROVE_EVERY;
+        assert_eq!(neighbours.review(wanted, linked, later, &mut chance).0, [id(4)]);
     }
 
     #[test]
     fn failed_dials_wait_longer_each_time_and_are_bounded() {
         let mut chance = Chance::new(1);
         let mut neighbours = Neighbours::default();
-        let wanted = Wanted { keep: ids(&[2]), seek: ids(&[3, 4, 5]) };
+        let wanted = Wanted { keep: ids(&[2]), seek: ids(&[3, 4, 5]), nearer: None };
         let now = Time::ZERO;
-        let (dial, next) = neighbours.review(&wanted, |_| false, now, &mut chance);
+        let (dial, next) = neighbours.review(wanted.clone(), |_| false, now, &mut chance);
         assert_eq!(dial, [id(2), id(3), id(4)], "two searches at once");
         assert_eq!(next, Some(now + DIAL_TIMEOUT));
         neighbours.dialled(id(2), false, now, &mut chance);
-        let (dial, next) = neighbours.review(&wanted, |_| false, now, &mut chance);
+        let (dial, next) = neighbours.review(wanted.clone(), |_| false, now, &mut chance);
         assert_eq!(dial, []);
         let wait = next.unwrap() - now;
         assert!(wait >= FIRST_RETRY * 3 / 4 && wait <= FIRST_RETRY * 5 / 4);
         let later = next.unwrap();
-        let (dial, _) = neighbours.review(&wanted, |_| false, later, &mut chance);
+        let (dial, _) = neighbours.review(wanted.clone(), |_| false, later, &mut chance);
         assert_eq!(dial, [id(2)]);
         neighbours.dialled(id(2), false, later, &mut chance);
-        let (_, next) = neighbours.review(&wanted, |_| false, later, &mut chance);
+        let (_, next) = neighbours.review(wanted.clone(), |_| false, later, &mut chance);
         assert!(next.unwrap() - later > wait);
     }
 
@@ -273,10 +295,10 @@ mod tests {
     fn a_dial_without_an_answer_has_failed() {
         let mut chance = Chance::new(1);
         let mut neighbours = Neighbours::default();
-        let wanted = Wanted { keep: ids(&[2]), seek: ids(&[]) };
-        neighbours.review(&wanted, |_| false, Time::ZERO, &mut chance);
+        let wanted = Wanted { keep: ids(&[2]), ..Wanted::default() };
+        neighbours.review(wanted.clone(), |_| false, Time::ZERO, &mut chance);
         let late = Time::ZERO + DIAL_TIMEOUT;
-        let (dial, next) = neighbours.review(&wanted, |_| false, late, &mut chance);
+        let (dial, next) = neighbours.review(wanted.clone(), |_| false, late, &mut chance);
         assert!(dial.is_empty() && next.unwrap() > late);
     }
 }

@@ -33,7 +33,7 @@ pub struct Event {
     pub took_us: u64,
     /// gRPC status, or [`HUNG`], or [`BROKEN`].
     pub status: i32,
-    /// The error number, when the network made the error and not the service.
+    /// The error number and what was said, when the network made the error and not the service.
     pub micro_error: Option<String>,
     /// The instance that answered.
     pub instance: Option<String>,
@@ -90,7 +90,10 @@ impl Damage {
         let longest = |of: &mut dyn Iterator<Item = u64>| of.max().unwrap_or(0) as f64 / 1000.0;
         let mut reasons: Vec<String> = failed
             .iter()
-            .map(|e| format!("{}/{}", e.status, e.micro_error.as_deref().unwrap_or("-")))
+            .map(|e| {
+                let told = e.micro_error.as_deref().unwrap_or("-");
+                format!("{}/{}", e.status, told.split(' ').next().unwrap_or(told))
+            })
             .collect();
         reasons.sort();
         reasons.dedup();
@@ -114,6 +117,22 @@ pub fn first_answer_ms(events: &[Event], from_us: u64) -> Option<f64> {
     let answered =
         events.iter().filter(|e| e.kind == Kind::Unary && e.status == 0 && e.at_us >= from_us);
     answered.map(|e| e.at_us - from_us).min().map(|us| us as f64 / 1000.0)
+}
+
+/// Prints one failed call for each reason after a fault: what people would have read.
+pub fn tell_reasons(name: &str, events: &[Event], fault_us: u64) {
+    let mut told = std::collections::BTreeSet::new();
+    for lost in events.iter().filter(|e| e.at_us >= fault_us && e.status != 0) {
+        let reason = lost.micro_error.clone().unwrap_or_default();
+        if told.insert((lost.kind == Kind::Unary, lost.idempotent, reason.clone())) {
+            let due = lost.due_us() as i64 - fault_us as i64;
+            let (id, took, kind) = (lost.id, lost.took_us / 1000, lost.kind);
+            crate::say(&format!(
+                "{name} {kind:?} {id} due at {} ms took {took} ms: {reason}",
+                due / 1000
+            ));
+        }
+    }
 }
 
 /// Prints the sorted measurements of some trials on one line and gives back the largest but `outliers`.

@@ -5,6 +5,7 @@
 //! `tests/interop/setup.sh` installs all of them.
 
 pub mod events;
+pub mod hostile;
 pub mod lab;
 pub mod node;
 pub mod process;

@@ -206,7 +206,19 @@ impl<'a> Node<'a> {
     /// # Panics
     /// If the node does not give one.
     pub fn invite(&self) -> String {
-        let answer = self.json(&["network", "invite", "--service", "*"]);
+        self.ticket(&[])
+    }
+
+    /// A ticket for one more relay: a node of a region, that leaves keep links to.
+    ///
+    /// # Panics
+    /// If the node does not give one.
+    pub fn invite_relay(&self) -> String {
+        self.ticket(&["--role", "relay"])
+    }
+
+    fn ticket(&self, more: &[&str]) -> String {
+        let answer = self.json(&[&["network", "invite", "--service", "*"], more].concat());
         answer["ticket"].as_str().unwrap_or_else(|| panic!("no ticket in {answer}")).to_owned()
     }
 
@@ -356,7 +368,7 @@ impl<'a> Network<'a> {
     /// If that does not come about.
     pub fn up(lab: &'a Lab, binary: &Path) -> Self {
         let eu = Node::up(lab, Host::Eu, binary, None);
-        let us = Node::up(lab, Host::Us, binary, Some(&eu.invite()));
+        let us = Node::up(lab, Host::Us, binary, Some(&eu.invite_relay()));
         let laptop = Node::up(lab, Host::Laptop, binary, Some(&eu.invite()));
         for node in [&laptop, &eu, &us] {
             node.wait_for("nodes=3");

@@ -106,11 +106,13 @@ impl Calls {
         });
     }
 
-    /// The region that answers most calls now.
+    /// The region that answered most calls of the last second.
     pub fn favourite(&self) -> Host {
-        let seen = events::parse(&self.process.lines());
+        let seen = self.so_far();
+        let last: Vec<&Event> =
+            seen.iter().filter(|e| e.kind == Kind::Unary).rev().take(50).collect();
         let of =
-            |host: Host| seen.iter().filter(|e| e.instance.as_deref() == Some(host.name())).count();
+            |host: Host| last.iter().filter(|e| e.instance.as_deref() == Some(host.name())).count();
         if of(Host::Us) > of(Host::Eu) { Host::Us } else { Host::Eu }
     }
 

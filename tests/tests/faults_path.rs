@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::events::{Damage, Event, Kind, distribution, first_answer_ms, now_us};
+use tests::events::{Damage, Event, Kind, distribution, first_answer_ms, now_us, tell_reasons};
 use tests::lab::{Host, Lab};
 use tests::node::Node;
 use tests::programs;
@@ -143,8 +143,10 @@ fn f07_a_black_hole_costs_new_calls_no_more_than_1500_ms_and_nothing_hangs() {
         let fault = now_us();
         lab.blackhole(calls.favourite());
         calls.wait_answers_for(fault, Duration::from_secs(4));
-        let damage = Damage::of(&calls.stop(), fault);
+        let seen = calls.stop();
+        let damage = Damage::of(&seen, fault);
         tests::say(&format!("F07 {damage:?}"));
+        tell_reasons("F07", &seen, fault);
         assert_eq!(damage.hung, 0, "{damage:?}");
         assert_eq!(scenario.forbidden_repeats(), [0u64; 0], "calls that were made twice");
         windows.push(damage.window_ms);
@@ -162,6 +164,8 @@ fn f31_a_node_that_starts_without_its_seed_uses_the_peers_it_knew() {
     for _ in 0..TRIALS {
         let Some(lab) = Lab::new() else { return };
         let mut scenario = Scenario::up(&lab, &micro, &[Host::Us]);
+        // What it knows is written down within two seconds of a change.
+        last(Duration::from_secs(3));
         // Its ticket named eu alone; us is known only from the time before.
         scenario.network.laptop.kill9();
         lab.blackhole(Host::Eu);

@@ -103,8 +103,8 @@ async fn recognise(endpoint: &Arc<Endpoint>, connection: &Connection) -> Result<
         return hear(endpoint, connection).await;
     }
     let (key, now) = (connection.peer(), (endpoint.config.limits.wall)());
-    let peer = greet::judge(&greeted.hello, endpoint.config.network, &key, now)
-        .map_err(Gone::Here)?;
+    let peer =
+        greet::judge(&greeted.hello, endpoint.config.network, &key, now).map_err(Gone::Here)?;
     if peer.node == endpoint.me {
         return Err(Gone::Here(Close::WrongNode));
     }
@@ -124,8 +124,7 @@ async fn hear(endpoint: &Endpoint, connection: &Connection) -> Result<Known, Gon
     if open.kind != OpenKind::Join {
         return Err(Gone::Here(Close::NotAMember));
     }
-    let request =
-        JoinRequest::decode(asked.freeze()).map_err(|_| Gone::Here(Close::Protocol))?;
+    let request = JoinRequest::decode(asked.freeze()).map_err(|_| Gone::Here(Close::Protocol))?;
     Ok(match endpoint.config.desk {
         Some(_) => Known::Joiner(request, send),
         None => Known::Lost(send),

@@ -122,7 +122,7 @@ impl Close {
     /// certainly not seen.
     #[must_use]
     pub const fn is_without_calls(self) -> bool {
-        matches!(self, Self::Idle | Self::Duplicate | Self::Unwanted)
+        matches!(self, Self::Idle | Self::Duplicate | Self::Unwanted | Self::Leaving)
     }
 
     /// Whether trying again soon is pointless: something must change at one of the ends first.

@@ -103,15 +103,23 @@ pub struct Limits {
     pub wall: fn() -> UnixTime,
 }
 
+/// Streams of one peer at once.
+const STREAMS: u32 = 1024;
+/// What one reader that is slow may have waiting. All streams of a link together stay near a
+/// hundred MiB; one stream alone is as fast as this is large for each round trip.
+const STREAM_WINDOW: u32 = 96 << 10;
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             links: 10_000,
             strangers: 512,
             dials: 256,
-            streams: 1024,
-            stream_window: 1 << 20,
-            peer_window: 8 << 20,
+            streams: STREAMS,
+            stream_window: STREAM_WINDOW,
+            // Room for every stream that nobody reads, and for the control stream beside them: with
+            // less, a few slow readers would hold up everybody else on the link.
+            peer_window: STREAM_WINDOW * STREAMS + (4 << 20),
             send_window: 4 << 20,
             arrivals: 4096,
             frames: 1024,

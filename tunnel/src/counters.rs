@@ -84,10 +84,6 @@ counters! {
     streams_refused,
     /// Frames for a neighbour dropped for its queue was full; digests bring them back.
     frames_dropped,
-    /// Records let through the door.
-    records_verified,
-    /// Records turned away at the door.
-    records_rejected,
     /// Grants given to new members.
     joins_granted,
     /// Requests to join that were refused.

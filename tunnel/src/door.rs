@@ -11,6 +11,7 @@ use proto::record::Verified;
 use proto::{NetworkId, Record, UnixTime};
 use tokio::sync::Semaphore;
 
+use crate::counters::Counter;
 use crate::identity::Ed25519;
 
 /// Frames checked at once.
@@ -40,6 +41,18 @@ pub struct Door {
     wall: fn() -> UnixTime,
     seats: Arc<Semaphore>,
     seen: Arc<Mutex<Seen>>,
+    counts: Arc<Counts>,
+}
+
+/// What a door has done since it was made.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Records let through.
+    pub passed: Counter,
+    /// Those of them whose signature had been checked before.
+    pub known: Counter,
+    /// Records turned away.
+    pub rejected: Counter,
 }
 
 /// The hashes of records that were found to be good, in two generations: when the newer is full
@@ -86,7 +99,14 @@ impl Door {
     #[must_use]
     pub fn new(network: NetworkId) -> Self {
         let seats = Arc::new(Semaphore::new(AT_ONCE));
-        Self { network, wall: crate::config::wall, seats, seen: Arc::default() }
+        let wall = crate::config::wall;
+        Self { network, wall, seats, seen: Arc::default(), counts: Arc::default() }
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Checks what came from a neighbour. Frames of one neighbour are to be passed in their
@@ -123,12 +143,16 @@ impl Door {
         };
         match checked {
             Ok(verified) => {
-                if !known {
+                self.counts.passed.add();
+                if known {
+                    self.counts.known.add();
+                } else {
                     self.seen.lock().add(hash);
                 }
                 Some(verified)
             }
             Err(why) => {
+                self.counts.rejected.add();
                 tracing::debug!(%why, "a record was turned away");
                 None
             }

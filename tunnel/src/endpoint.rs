@@ -1,20 +1,22 @@
 //! A node's end of the tunnel: [`Tunnel`] for calls, [`Control`] for the router, [`Incoming`] for
 //! what others call here.
 
-use std::io;
+mod error;
+mod tunnel;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use proto::fault::Code;
 use proto::frame::{Frame, Hello};
-use proto::join::{Answer, Refusal};
-use proto::open::{Open, OpenKind};
+use proto::open::Open;
 use proto::{Credential, LinkId, NodeId, Time};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+
+pub use error::{AskError, Error, OpenError};
+pub use tunnel::Tunnel;
 
 use crate::clock::Clock;
 use crate::close::{Close, Gone};
@@ -23,65 +25,14 @@ use crate::control::{Control, Event};
 use crate::counters::Counters;
 use crate::dial::{DialError, Dialled, Dials, Turn, race};
 use crate::greet::{self, Greeted, Peer};
-use crate::link::{self, LinkInfo, Shared, refuse};
-use crate::links::{Best, Links};
-use crate::stream::{Stream, StreamError, read_to_end};
+use crate::link::{self, Shared, refuse};
+use crate::links::Links;
+use crate::stream::Stream;
 use crate::transport::{Connection, Transport};
 use crate::{admit, frames};
 
 /// Events that wait for the router. Neighbours are read no faster than it takes them.
 const EVENTS: usize = 4096;
-/// Between two looks at whether the last call has ended, while closing.
-const CLOSING: Duration = Duration::from_millis(20);
-/// Bytes of one echo.
-const MAX_ECHO: usize = 64 * 1024;
-
-/// Why a tunnel could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The address is taken, not of this machine, or not allowed.
-    #[error("cannot listen at {address} (UDP): {error}")]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// Why not.
-        error: io::Error,
-    },
-}
-
-/// Why no stream was opened. In every case the service has certainly not seen the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    /// There is no link, and none could be made.
-    #[error("the node cannot be reached: {0}")]
-    Unreachable(#[from] DialError),
-    /// There is a link, and nothing is heard on it.
-    #[error("nothing is heard from the node")]
-    Suspected,
-    /// The node has as many streams open as it allows, or this node as many links.
-    #[error("too many calls to the node are open")]
-    TooMany,
-    /// The link went away at the same moment.
-    #[error("{0}")]
-    Lost(Gone),
-}
-
-/// Why an echo or a renewal gave nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AskError {
-    /// No stream was opened.
-    #[error("{0}")]
-    Open(#[from] OpenError),
-    /// The stream ended early.
-    #[error("{0}")]
-    Stream(#[from] StreamError),
-    /// The issuer said no.
-    #[error("{0}")]
-    Refused(#[from] Refusal),
-    /// What came back is not an answer.
-    #[error("the answer cannot be read")]
-    Unreadable,
-}
 
 /// A stream that another node opened.
 #[derive(Debug)]
@@ -107,12 +58,6 @@ impl Incoming {
     pub async fn accept(&mut self) -> Option<Arrival> {
         self.arrivals.recv().await
     }
-}
-
-/// Opens streams to other nodes. Clones are the same tunnel.
-#[derive(Clone, Debug)]
-pub struct Tunnel {
-    endpoint: Arc<Endpoint>,
 }
 
 /// Starts a tunnel on the current runtime. Everything it does happens there; the handles may be
@@ -145,108 +90,6 @@ pub async fn start(
     }
     let control = Control { endpoint: Arc::clone(&endpoint), events: event_queue };
     Ok((Tunnel { endpoint }, control, Incoming { arrivals: arrival_queue }))
-}
-
-impl Tunnel {
-    /// Opens a stream to `node`, over the link there is or one that is made now. The `Open` goes
-    /// with the first write, so that a call begins with one packet.
-    ///
-    /// # Errors
-    /// [`OpenError`]: nothing was sent.
-    pub async fn open(&self, node: NodeId, open: &Open) -> Result<Stream, OpenError> {
-        let endpoint = &self.endpoint;
-        let link = match endpoint.links.best(&node) {
-            Best::Live(link) => link,
-            Best::Suspected => {
-                endpoint.counters.opens_refused.add();
-                return Err(OpenError::Suspected);
-            }
-            Best::None => endpoint.link_to(node).await?,
-        };
-        let mut out = BytesMut::with_capacity(128);
-        open.encode(&mut out);
-        let out = out.freeze();
-        match endpoint.open_on(&link, out.clone()).await {
-            // It went away since it was looked up: that is no reason to give up.
-            Err(OpenError::Lost(_)) => {
-                let link = endpoint.link_to(node).await?;
-                endpoint.open_on(&link, out).await
-            }
-            opened => opened,
-        }
-    }
-
-    /// The links there are, in the order in which they began.
-    #[must_use]
-    pub fn links(&self) -> Vec<LinkInfo> {
-        self.endpoint.links.all().iter().map(|link| link.info()).collect()
-    }
-
-    /// Where this node listens, with the ports the system chose.
-    #[must_use]
-    pub fn local_addresses(&self) -> Vec<SocketAddr> {
-        self.endpoint.transport.local_addresses()
-    }
-
-    /// What was counted.
-    #[must_use]
-    pub fn counters(&self) -> &Counters {
-        &self.endpoint.counters
-    }
-
-    /// Sends `payload`, at most 64 KiB, to `node` and back; gives the time that took.
-    ///
-    /// # Errors
-    /// [`AskError`] when it does not come back as it was.
-    pub async fn echo(&self, node: NodeId, payload: Bytes) -> Result<Duration, AskError> {
-        let began = Instant::now();
-        let mut stream = self.open(node, &Open::new(OpenKind::Echo)).await?;
-        stream.send.write(&mut [payload.clone()]).await?;
-        stream.send.finish();
-        let back = read_to_end(&mut stream.recv, MAX_ECHO).await?;
-        if back == payload { Ok(began.elapsed()) } else { Err(AskError::Unreadable) }
-    }
-
-    /// Asks `issuer` for a newer grant of this node. It is checked, and not yet used: store it in
-    /// [`Config::credential`].
-    ///
-    /// # Errors
-    /// [`AskError`] when there is no valid grant to be had.
-    pub async fn renew(&self, issuer: NodeId) -> Result<Credential, AskError> {
-        use proto::sign::Sign as _;
-        let mut stream = self.open(issuer, &Open::new(OpenKind::Renew)).await?;
-        stream.send.finish();
-        let answer = read_to_end(&mut stream.recv, proto::join::MAX_MESSAGE).await?;
-        match Answer::decode(answer).map_err(|_| AskError::Unreadable)? {
-            Answer::Refused(refusal) => Err(refusal.into()),
-            Answer::Granted(credential) => {
-                let config = &self.endpoint.config;
-                let (key, now) = (config.key.public_key(), (config.limits.wall)());
-                credential
-                    .check(config.network, &key, now, &crate::identity::Ed25519)
-                    .map_err(|_| AskError::Unreadable)?;
-                Ok(*credential)
-            }
-        }
-    }
-
-    /// Accepts and opens nothing more, tells the neighbours, waits at most `grace` for open
-    /// streams to end, and closes.
-    pub async fn close(&self, grace: Duration) {
-        let endpoint = &self.endpoint;
-        endpoint.closing.store(true, Ordering::Relaxed);
-        for link in endpoint.links.all() {
-            endpoint.drain_link(link.id, Close::Unwanted);
-        }
-        let until = Instant::now() + grace;
-        while Instant::now() < until && endpoint.links.all().iter().any(|link| link.is_used()) {
-            tokio::time::sleep(CLOSING).await;
-        }
-        for link in endpoint.links.all() {
-            link.close(if link.is_used() { Close::Overdue } else { Close::Leaving });
-        }
-        endpoint.transport.close(Close::Leaving).await;
-    }
 }
 
 /// Everything one node's tunnel has.
@@ -408,8 +251,7 @@ impl Endpoint {
             return Err(DialError::Myself);
         }
         let addresses = (self.config.book)(node);
-        let wanted =
-            |there| if there == node { Ok(()) } else { Err(DialError::WrongNode) };
+        let wanted = |there| if there == node { Ok(()) } else { Err(DialError::WrongNode) };
         self.dial(&addresses, neighbour, wanted).await
     }
 

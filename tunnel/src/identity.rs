@@ -152,8 +152,8 @@ impl Sign for Keypair {
 
     fn sign(&self, message: &[u8]) -> Signature {
         let signature = self.pair.sign(message);
-        let bytes = <[u8; 64]>::try_from(signature.as_ref())
-            .expect("an Ed25519 signature has 64 bytes");
+        let bytes =
+            <[u8; 64]>::try_from(signature.as_ref()).expect("an Ed25519 signature has 64 bytes");
         Signature::from_bytes(bytes)
     }
 }

@@ -94,8 +94,7 @@ pub async fn redeem_over(
     name: &str,
     limits: &Limits,
 ) -> Result<Credential, JoinError> {
-    let wanted =
-        |node| if node == ticket.issuer { Ok(()) } else { Err(DialError::WrongNode) };
+    let wanted = |node| if node == ticket.issuer { Ok(()) } else { Err(DialError::WrongNode) };
     let connecting = race(transport, addresses, limits.stagger, wanted);
     let connection = match tokio::time::timeout(limits.dial, connecting).await {
         Ok(connection) => connection?,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use proto::{LinkId, NodeId};
 use smallvec::SmallVec;
+use tokio::sync::Notify;
 
 use crate::close::Close;
 use crate::link::{Shared, State};
@@ -23,6 +24,8 @@ pub(crate) struct Links {
     by_id: DashMap<LinkId, Arc<Shared>, Hasher>,
     by_node: DashMap<NodeId, SmallVec<[Arc<Shared>; 2]>, Hasher>,
     last: AtomicU64,
+    /// Yields when the last link is gone.
+    emptied: Notify,
 }
 
 /// What a new link means for those there were.
@@ -117,5 +120,20 @@ impl Links {
             links.retain(|other| other.id != link.id);
         }
         self.by_node.remove_if(&link.peer, |_, links| links.is_empty());
+        if self.by_id.is_empty() {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// Waits until there is no link.
+    pub(crate) async fn none(&self) {
+        loop {
+            // Made before the table is looked at: it hears of what is removed afterwards.
+            let emptied = self.emptied.notified();
+            if self.by_id.is_empty() {
+                return;
+            }
+            emptied.await;
+        }
     }
 }

@@ -7,8 +7,8 @@ mod window;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -366,9 +366,7 @@ fn write_error(error: quinn::WriteError) -> StreamError {
 
 fn read_error(error: quinn::ReadError) -> StreamError {
     match error {
-        quinn::ReadError::Reset(reason) => {
-            StreamError::Reset(Code::from_wire(reason.into_inner()))
-        }
+        quinn::ReadError::Reset(reason) => StreamError::Reset(Code::from_wire(reason.into_inner())),
         quinn::ReadError::ConnectionLost(error) => StreamError::Lost(gone(error)),
         quinn::ReadError::ClosedStream
         | quinn::ReadError::IllegalOrderedRead

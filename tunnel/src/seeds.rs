@@ -100,13 +100,11 @@ fn parse(text: &str) -> Result<Seed, SeedError> {
 }
 
 /// The targets of a service, most wanted first (RFC 2782: lowest priority, then weight).
-async fn services(
-    resolver: &TokioResolver,
-    name: &str,
-) -> Result<Vec<(String, u16)>, SeedError> {
-    let found = resolver.lookup(name, RecordType::SRV).await.map_err(|error| {
-        SeedError::NotFound { name: name.to_owned(), why: error.to_string() }
-    })?;
+async fn services(resolver: &TokioResolver, name: &str) -> Result<Vec<(String, u16)>, SeedError> {
+    let found = resolver
+        .lookup(name, RecordType::SRV)
+        .await
+        .map_err(|error| SeedError::NotFound { name: name.to_owned(), why: error.to_string() })?;
     let mut targets: Vec<_> = found
         .answers()
         .iter()
@@ -124,10 +122,10 @@ async fn addresses(
     name: &str,
     port: u16,
 ) -> Result<Vec<SocketAddr>, SeedError> {
-    let found = resolver.lookup_ip(name).await.map_err(|error| SeedError::NotFound {
-        name: name.to_owned(),
-        why: error.to_string(),
-    })?;
+    let found = resolver
+        .lookup_ip(name)
+        .await
+        .map_err(|error| SeedError::NotFound { name: name.to_owned(), why: error.to_string() })?;
     Ok(found.iter().map(|ip| SocketAddr::new(ip, port)).collect())
 }
 

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use proto::fault::Code;
@@ -75,7 +76,7 @@ pub struct RecvHalf {
     /// What was read together with the `Open`.
     first: Option<Bytes>,
     ended: bool,
-    _link: InUse,
+    link: InUse,
 }
 
 /// Chunks of one write that fit on the stack, besides the `Open`.
@@ -173,7 +174,13 @@ impl Drop for SendHalf {
 
 impl RecvHalf {
     pub(crate) fn new(inner: transport::Receiver, link: InUse) -> Self {
-        Self { inner, first: None, ended: false, _link: link }
+        Self { inner, first: None, ended: false, link }
+    }
+
+    /// Waits until the link is suspected and has stayed so for `grace`: a stream outlives that, but
+    /// whoever waits for its first word may rather ask elsewhere.
+    pub fn doubted(&self, grace: Duration) -> impl Future<Output = ()> + Send + use<> {
+        self.link.doubted(grace)
     }
 
     /// The next bytes, at most `max`; `None` at the end. What is not read slows the other side

@@ -1,6 +1,10 @@
 //! Calls between two nodes, over QUIC and over memory alike.
 
-#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that fails says so")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that fails says so"
+)]
 
 mod common;
 
@@ -18,7 +22,11 @@ async fn a_call_carries_its_open_and_its_bytes_both_ways() {
         let net = Net::new(ground);
         let (near, mut far) = (net.member().await, net.member().await);
         let mut stream = near.tunnel.open(far.id, &call()).await.unwrap();
-        stream.send.write(&mut [Bytes::from_static(b"hel"), Bytes::from_static(b"lo")]).await.unwrap();
+        stream
+            .send
+            .write(&mut [Bytes::from_static(b"hel"), Bytes::from_static(b"lo")])
+            .await
+            .unwrap();
         stream.send.finish();
 
         let mut arrival = far.incoming.accept().await.unwrap();
@@ -83,9 +91,12 @@ async fn a_slow_reader_stops_the_writer_at_its_windows() {
         let mut written = 0;
         // Nothing is read: the writes end when the windows are full, and never before.
         let most = 1 << 20 | near.config.limits.send_window as usize;
-        while tokio::time::timeout(Duration::from_millis(500), stream.send.write(&mut [chunk.clone()]))
-            .await
-            .is_ok()
+        while tokio::time::timeout(
+            Duration::from_millis(500),
+            stream.send.write(&mut [chunk.clone()]),
+        )
+        .await
+        .is_ok()
         {
             written += chunk.len();
             assert!(written <= most + chunk.len(), "{written} bytes were taken");

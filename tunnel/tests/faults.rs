@@ -1,6 +1,10 @@
 //! Networks that fail and come back, between two nodes over real QUIC.
 
-#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that fails says so")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that fails says so"
+)]
 
 mod common;
 
@@ -26,11 +30,8 @@ impl Path {
     async fn to(node: SocketAddr) -> Self {
         let (near, far) = (bind().await, bind().await);
         far.connect(node).await.unwrap();
-        let path = Self {
-            address: near.local_addr().unwrap(),
-            cut: Arc::default(),
-            loss: Arc::default(),
-        };
+        let path =
+            Self { address: near.local_addr().unwrap(), cut: Arc::default(), loss: Arc::default() };
         let (cut, loss) = (Arc::clone(&path.cut), Arc::clone(&path.loss));
         tokio::spawn(async move {
             let (mut out, mut back) = (vec![0; 65_536], vec![0; 65_536]);
@@ -79,7 +80,7 @@ async fn until(mut holds: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn a_path_that_was_cut_for_five_seconds_under_load_loses_no_stream() {
+async fn a_path_that_was_cut_under_load_is_used_again_at_once_and_loses_no_stream() {
     let net = Net::quic();
     let (near, far) = (net.member().await, net.member().await);
     let path = Path::to(far.address).await;
@@ -89,9 +90,7 @@ async fn a_path_that_was_cut_for_five_seconds_under_load_loses_no_stream() {
     let mut stream = near.tunnel.open(far.id, &call()).await.unwrap();
     let (mut send, mut recv) = (stream.send, stream.recv);
     let chunk = pattern(64 * 1024);
-    let feed = tokio::spawn(async move {
-        while send.write(&mut [chunk.clone()]).await.is_ok() {}
-    });
+    let feed = tokio::spawn(async move { while send.write(&mut [chunk.clone()]).await.is_ok() {} });
     stream = near.tunnel.open(far.id, &call()).await.unwrap();
     for _ in 0..20 {
         recv.read(64 * 1024).await.unwrap().unwrap();
@@ -100,7 +99,7 @@ async fn a_path_that_was_cut_for_five_seconds_under_load_loses_no_stream() {
     path.cut(true);
     until(|| near.tunnel.links()[0].state == State::Suspected).await;
     assert_eq!(near.tunnel.open(far.id, &call()).await.map(drop), Err(OpenError::Suspected));
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
     // What was on its way when it was cut.
     while let Ok(read) = tokio::time::timeout(Duration::from_millis(50), recv.read(1 << 20)).await {
         read.unwrap().unwrap();
@@ -110,9 +109,9 @@ async fn a_path_that_was_cut_for_five_seconds_under_load_loses_no_stream() {
     let healed = tokio::time::Instant::now();
     recv.read(64 * 1024).await.unwrap().unwrap();
     let took = healed.elapsed();
-    println!("bytes flow {took:?} after the path came back");
-    // Without probes that pass a full window this is the probe timer of QUIC, seconds by now.
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    // Without probes that pass a full window it waits for the probe timer of QUIC, which has doubled
+    // to five seconds or more by now.
+    assert!(took < Duration::from_secs(3), "{took:?}");
     until(|| near.tunnel.links()[0].state == State::Live).await;
     // The other stream of before still works, over the same link.
     stream.send.write(&mut [Bytes::from_static(b"still here")]).await.unwrap();

@@ -1,6 +1,10 @@
 //! What happens to links between neighbours: up, down, restarted, replaced.
 
-#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that fails says so")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that fails says so"
+)]
 
 mod common;
 
@@ -111,7 +115,8 @@ async fn two_nodes_that_dial_each_other_at_once_end_with_one_neighbour_link() {
         for node in [&mut near, &mut far] {
             let settled = async {
                 loop {
-                    let live = |link: &tunnel::LinkInfo| link.neighbour && link.state == State::Live;
+                    let live =
+                        |link: &tunnel::LinkInfo| link.neighbour && link.state == State::Live;
                     let links = node.tunnel.links();
                     if links.len() == 1 && links.iter().all(live) {
                         return;

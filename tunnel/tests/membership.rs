@@ -1,6 +1,10 @@
 //! Who gets in, and who does not: tickets, grants, and what strangers may do.
 
-#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that fails says so")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that fails says so"
+)]
 
 mod common;
 
@@ -18,6 +22,16 @@ use tunnel::config::wall;
 use tunnel::issuer::Template;
 use tunnel::join::{self, JoinError};
 use tunnel::{AskError, Close, Config, DialError, Event, Gone, Keypair, OpenError};
+
+/// Seconds that the wall clock of the next tests is ahead. One static each: they run at once.
+macro_rules! wall_clock {
+    ($ahead:ident, $clock:ident) => {
+        static $ahead: AtomicU64 = AtomicU64::new(0);
+        fn $clock() -> UnixTime {
+            wall().plus($ahead.load(Ordering::Relaxed))
+        }
+    };
+}
 
 fn ticket(net: &Net, issuing: &Node, uses: u32) -> Ticket {
     let seeds = vec![issuing.address.to_string()];
@@ -233,9 +247,18 @@ async fn a_member_that_dials_refuses_an_answer_with_an_expired_grant() {
 #[tokio::test]
 async fn a_member_gets_a_newer_grant_from_its_issuer_and_from_nobody_else() {
     let net = Net::quic();
-    let (issuing, other, member) =
-        (net.issuing().await, net.member().await, net.member().await);
+    wall_clock!(AHEAD, clock);
+    let credential = net.grant(&net.key, 3600);
+    let mut config = net.config(Arc::clone(&net.key), credential);
+    config.desk = Some(Arc::clone(&net.desk));
+    config.limits.wall = clock;
+    let issuing = net.start(config).await;
+    let mut config = net.member_config();
+    config.limits.wall = clock;
+    let (other, member) = (net.member().await, net.start(config).await);
     let held = member.config.credential.load_full();
+    assert_eq!(member.tunnel.renew(issuing.id).await.as_ref(), Ok(&*held), "it is new");
+    AHEAD.store(1200, Ordering::Relaxed);
     let newer = member.tunnel.renew(issuing.id).await.unwrap();
     assert!(newer.grant().serial > held.grant().serial);
     let refused = member.tunnel.renew(other.id).await;
@@ -243,16 +266,6 @@ async fn a_member_gets_a_newer_grant_from_its_issuer_and_from_nobody_else() {
     net.desk.dismiss(member.id).unwrap();
     let refused = member.tunnel.renew(issuing.id).await;
     assert_eq!(refused, Err(AskError::Refused(Refusal::NotRenewed)));
-}
-
-/// Seconds that the wall clock of the next tests is ahead. One static each: they run at once.
-macro_rules! wall_clock {
-    ($ahead:ident, $clock:ident) => {
-        static $ahead: AtomicU64 = AtomicU64::new(0);
-        fn $clock() -> UnixTime {
-            wall().plus($ahead.load(Ordering::Relaxed))
-        }
-    };
 }
 
 #[tokio::test(start_paused = true)]
@@ -419,7 +432,10 @@ mod strangers {
     use super::{Arc, Keypair, SocketAddr};
     use std::time::Duration;
 
-    pub(crate) struct Silent(quinn::Connection, #[expect(dead_code, reason = "it drives the connection")] quinn::Endpoint);
+    pub(crate) struct Silent(
+        quinn::Connection,
+        #[expect(dead_code, reason = "it drives the connection")] quinn::Endpoint,
+    );
 
     impl Silent {
         pub(crate) async fn connect(address: SocketAddr) -> Option<Self> {

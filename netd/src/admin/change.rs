@@ -10,6 +10,7 @@ use proto::record::{Endpoint, Instance, Protocol, ValueType};
 use proto::{LabelSet, Role, Roles, ServiceName, Ticket};
 use proxy::{Registrar as _, RegistrarError};
 use router::Registration;
+use tunnel::LinkInfo;
 use tunnel::issuer::Template;
 
 use super::answer::{Answer, Body, document, malformed};
@@ -24,6 +25,8 @@ use crate::registrar::ToRouter;
 const TICKET_TTL: u64 = 15 * 60;
 /// The longest a ticket may be valid.
 const LONGEST_TICKET: u64 = 30 * 86_400;
+/// How long `join` waits for the peer to answer before it says that none has.
+const DIALLED: Duration = Duration::from_secs(3);
 /// Most uses of one ticket.
 const MOST_USES: u32 = 10_000;
 /// The version of a service that names none, as go-micro calls it.
@@ -113,7 +116,10 @@ pub(super) async fn join(
                     format!("this node is a member of {} already", node.network_name),
                 )
                 .why(format!("the ticket is for network {}", ticket.network_name))
-                .attempt("micro network --name NAME --join TICKET", "joins it with a second node"));
+                .attempt(
+                    "micro network --name NAME --join TICKET",
+                    "joins it with a second node",
+                ));
             }
             ticket.seeds
         }
@@ -134,8 +140,33 @@ pub(super) async fn join(
         return Err(Problem::new("M2001", Exit::Unreachable, what).why(why));
     }
     node.asks.dial_seed(addresses.clone()).await;
+    let link = tokio::time::timeout(DIALLED, linked(&node, &addresses)).await.ok();
     let shown = addresses.iter().map(SocketAddr::to_string).collect();
-    document("Joined", api::Joined { addresses: shown, ..api::Joined::default() })
+    let peer = link.as_ref().map(|link| Node::name_of(&node.routes(), &link.peer));
+    let rtt_ns = link.map(|link| u64::try_from(link.rtt.as_nanos()).unwrap_or(u64::MAX));
+    document("Joined", api::Joined { addresses: shown, peer: peer.unwrap_or_default(), rtt_ns })
+}
+
+/// A neighbour link with one of `addresses`: the one there is, or the one that comes.
+async fn linked(node: &Node, addresses: &[SocketAddr]) -> LinkInfo {
+    let mut links = node.shared.links.subscribe();
+    loop {
+        links.borrow_and_update();
+        let found =
+            node.tunnel.links().into_iter().find(|link| {
+                link.neighbour && addresses.iter().any(|at| same_place(*at, link.remote))
+            });
+        match found {
+            Some(link) => return link,
+            // The sender lives in the node, which this borrows.
+            None => drop(links.changed().await),
+        }
+    }
+}
+
+/// Whether two addresses are one: IPv4 may be written as IPv6.
+fn same_place(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port() && a.ip().to_canonical() == b.ip().to_canonical()
 }
 
 /// `POST /v1/expose`.
@@ -270,7 +301,9 @@ fn role(name: Option<&str>) -> Result<Roles, Problem> {
         Some("gate" | "gateway") => Ok(Roles::NONE.with(Role::Gateway)),
         Some("operator") => Ok(Roles::NONE.with(Role::Operator)),
         // Another issuer needs an appointment by the root, which a ticket cannot give.
-        Some(other) => Err(malformed(&format!("role {other:?}: edge, relay, gate and operator can be given"))),
+        Some(other) => {
+            Err(malformed(&format!("role {other:?}: edge, relay, gate and operator can be given")))
+        }
     }
 }
 

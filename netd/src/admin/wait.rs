@@ -43,9 +43,8 @@ enum Condition {
 
 impl Condition {
     fn parse(text: &str) -> Result<Self, Problem> {
-        let number = |text: &str| {
-            text.parse().map_err(|_| malformed(&format!("{text:?} is not a number")))
-        };
+        let number =
+            |text: &str| text.parse().map_err(|_| malformed(&format!("{text:?} is not a number")));
         match text.split_once('=') {
             None if text == "ready" => Ok(Self::Ready),
             Some(("nodes", count)) => number(count).map(Self::Nodes),
@@ -179,7 +178,10 @@ fn find_node(routes: &Routes, text: &str) -> Result<NodeId, Problem> {
         }
         [..] => Err(Problem::new("M1205", Exit::NotFound, format!("several nodes are {text:?}"))
             .why(format!("{} of them: names are not unique", found.len()))
-            .attempt("micro network nodes -o wide", "shows their ids: the beginning of one will do")),
+            .attempt(
+                "micro network nodes -o wide",
+                "shows their ids: the beginning of one will do",
+            )),
     }
 }
 

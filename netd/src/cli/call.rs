@@ -62,9 +62,9 @@ pub async fn run(args: CallArgs, global: &Global) -> Result<Exit, Problem> {
     if words.help {
         return super::usage::help(&["call"]);
     }
-    words.deadline.get_or_insert(words.timeout);
+    words.deadline.get_or_insert(words.global.timeout());
     let place = args.service.parse::<Place>()?;
-    let client = global.client()?.with_timeout(words.timeout);
+    let client = words.global.client()?;
     if words.is_http() {
         return http::call(&client, &place, words).await;
     }
@@ -73,7 +73,7 @@ pub async fn run(args: CallArgs, global: &Global) -> Result<Exit, Problem> {
     let message = words.message(&target.schema, &method)?;
     let payload = target.schema.encode(&method, &message)?;
 
-    let output = words.output;
+    let output = words.output();
     target.announce(&method.name, output);
     let started = Instant::now();
     let request = target.request(&method.path, &words);
@@ -125,11 +125,11 @@ impl Target {
     pub async fn find(client: &Client, place: Place, words: &Words) -> Result<Self, Problem> {
         let status: api::Status = client.get("/v1/status").await?;
         let service = describe(client, &place).await?;
-        let connection = Connection::open(&status.proxy.address, words.timeout).await?;
+        let connection = Connection::open(&status.proxy.address, words.timeout()).await?;
         // Whole JSON for a whole method name needs no schema to be sent as JSON, but a service that
         // reads no JSON needs it to be protobuf: its reflection decides.
         let schema = match reflection::read(&connection, &place).await? {
-            Some(files) => Schema::reflected(files)?,
+            Some(files) => Schema::reflected(&service.name, files)?,
             None => Schema::registered(&service),
         };
         let instances = service.instances;
@@ -158,7 +158,10 @@ impl Target {
 
 /// What the registry knows about a service; nothing for the node's own services, which are in no
 /// registry.
-async fn describe(client: &Client, place: &Place) -> Result<api::Service, Problem> {
+///
+/// # Errors
+/// M1203 when nobody offers it.
+pub async fn describe(client: &Client, place: &Place) -> Result<api::Service, Problem> {
     let path = format!("/v1/services/{}", client::escaped(place.service.as_str()));
     match client.get(&path).await {
         Err(problem) if problem.code == "M1203" && proxy::own::Own::has(place.service.as_str()) => {

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Global;
+use crate::config::Settings;
 use crate::config::layers::{self, KEYS, Layer, Shown};
 use crate::error::{Exit, Problem};
 use crate::output::{self, Column, Format, Listing, table};
@@ -112,11 +113,13 @@ fn path(args: PathArgs, global: &Global) -> Result<Exit, Problem> {
     let settings = load(None, global)?.settings;
     let network = settings.network.clone().unwrap_or_else(|| settings.default_network());
     let config = settings.paths.config.as_ref().unwrap_or(&settings.paths.user_config).clone();
-    // A node that runs under another name than this command would give it has another socket.
+    // A node that runs under another name than this command would give it has other paths.
     let socket = match global.client() {
         Ok(client) => client.socket().to_owned(),
         Err(_) => settings.socket_path(),
     };
+    let name = socket.file_stem().map(|name| name.to_string_lossy().into_owned());
+    let settings = Settings { name: name.unwrap_or(settings.name.clone()), ..settings };
     let all = [
         ("config", config.display().to_string()),
         ("state", settings.state_dir(&network).display().to_string()),

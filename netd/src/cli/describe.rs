@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::Global;
+use super::call::place::Place;
 use super::call::schema::{self, Schema};
 use crate::api;
 use crate::client::{self, Client};
@@ -23,14 +24,13 @@ pub struct DescribeArgs {
 /// M6010 when no node runs here, M1203 when nobody offers it.
 pub async fn run(args: DescribeArgs, global: &Global) -> Result<Exit, Problem> {
     let client = global.client()?;
-    let document: serde_json::Value =
-        client.get(&format!("/v1/services/{}", client::escaped(&args.service))).await?;
+    let place: Place = args.service.parse()?;
     let output = global.output();
     if output.is_json() {
-        output.verbatim(&document)?;
+        output.verbatim(&document(&client, &place).await?)?;
         return Ok(Exit::Done);
     }
-    let service: api::Service = client::read(document)?;
+    let service = super::call::describe(&client, &place).await?;
     if output.format == Format::Name {
         output::print(&format!("{}\n", text::plain(&service.name)))?;
         return Ok(Exit::Done);
@@ -38,6 +38,17 @@ pub async fn run(args: DescribeArgs, global: &Global) -> Result<Exit, Problem> {
     let schema = find_schema(&client, &service, global).await;
     output::print(&to_text(&service, &schema, output))?;
     Ok(Exit::Done)
+}
+
+/// What the node says; its own services are in no registry and have nothing but their name.
+async fn document(client: &Client, place: &Place) -> Result<serde_json::Value, Problem> {
+    let name = place.service.as_str();
+    if proxy::own::Own::has(name) {
+        return Ok(serde_json::json!({
+            "kind": "Service", "api": api::VERSION, "name": name, "versions": [], "instances": [],
+        }));
+    }
+    client.get(&format!("/v1/services/{}", client::escaped(name))).await
 }
 
 /// The schema as the service tells it, else as it was registered. A service that cannot be asked
@@ -55,13 +66,14 @@ async fn find_schema(client: &Client, service: &api::Service, global: &Global) -
 fn to_text(service: &api::Service, schema: &Schema, output: Output) -> String {
     let protocols = distinct(service.instances.iter().map(|one| one.protocol.as_str()));
     let versions = distinct(service.versions.iter().map(|one| one.version.as_str()));
-    let mut out = format!(
-        "{}   {}   version={}   {}\n",
-        text::plain(&service.name),
-        text::plain(&protocols.join(",")),
-        text::plain(&versions.join(",")),
-        text::count(service.instances.len() as u64, "instance"),
-    );
+    let instances = text::count(service.instances.len() as u64, "instance");
+    let mut out = if service.instances.is_empty() {
+        format!("{}   answered by this node itself\n", text::plain(&service.name))
+    } else {
+        let (protocols, versions) = (protocols.join(","), versions.join(","));
+        let head = format!("{}   {protocols}   version={versions}   {instances}", service.name);
+        format!("{}\n", text::plain(&head))
+    };
     let methods = schema.methods();
     if methods.is_empty() {
         out.push_str("no endpoints are known: it registered none and has no gRPC reflection\n");
@@ -70,12 +82,14 @@ fn to_text(service: &api::Service, schema: &Schema, output: Output) -> String {
         if output.headers {
             rows.push(row(&["ENDPOINT", "KIND", "REQUEST", "RESPONSE"]));
         }
-        rows.extend(
-            methods.iter().map(|method| {
-                row(&[&method.name, method.kind(), &method.request, &method.response])
-            }),
-        );
+        rows.extend(methods.iter().map(|method| {
+            let [request, response] = [&method.request, &method.response].map(|shape| short(shape));
+            row(&[&method.name, method.kind(), &request, &response])
+        }));
         out.push_str(&table::aligned(&rows));
+    }
+    if service.instances.is_empty() {
+        return out;
     }
     let mut rows = Vec::new();
     if output.headers {
@@ -88,12 +102,24 @@ fn to_text(service: &api::Service, schema: &Schema, output: Output) -> String {
     let source = if schema.is_reflected() { "gRPC reflection" } else { "the registry" };
     let call = methods.first().map(|method| {
         let (name, service) = (&method.name, &service.name);
-        format!("call: micro call {service} {name} '{}'", method.example)
+        let command =
+            if method.client_streams || method.server_streams { "stream" } else { "call" };
+        format!("{command}: micro {command} {service} {name} '{}'", method.example)
     });
     if let Some(call) = call {
         out.push_str(&format!("schema from {source}.   {}\n", text::plain(&call)));
     }
     out
+}
+
+/// A shape that leaves room for the other columns.
+fn short(shape: &str) -> String {
+    /// Characters of a shape that are shown; three dots stand for the rest.
+    const ROOM: usize = 48;
+    match shape.char_indices().nth(ROOM) {
+        Some((at, _)) => format!("{}… }}", shape[..at].trim_end_matches([' ', ','])),
+        None => shape.to_owned(),
+    }
 }
 
 fn distinct<'a>(words: impl Iterator<Item = &'a str>) -> Vec<&'a str> {

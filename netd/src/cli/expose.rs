@@ -19,7 +19,7 @@ const HEARD: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Protocol {
     Grpc,
-    Http1,
+    Http,
     Http2,
 }
 

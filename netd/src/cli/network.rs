@@ -27,7 +27,7 @@ pub struct NetworkArgs {
 #[derive(Debug, Subcommand)]
 enum NetworkCommand {
     /// Run a node in the foreground.
-    Up(up::UpArgs),
+    Up(Box<up::UpArgs>),
     /// Drain and stop the running node.
     Down(down::DownArgs),
     /// Several nodes in one process, and a call between them.
@@ -63,7 +63,7 @@ enum NetworkCommand {
 pub fn run(args: NetworkArgs, global: &Global) -> Result<Exit, Problem> {
     match args.command {
         None => up::run(args.up, global),
-        Some(NetworkCommand::Up(args)) => up::run(args, global),
+        Some(NetworkCommand::Up(args)) => up::run(*args, global),
         Some(NetworkCommand::Demo(args)) => demo::run(args, global),
         Some(NetworkCommand::Down(args)) => block(down::run(args, global)),
         Some(NetworkCommand::Status) => block(status::run(global)),

@@ -59,7 +59,9 @@ fn renamed(words: &[&str]) -> Vec<(&'static str, &'static str)> {
         words.iter().any(|word| *word == name || word.starts_with(&with_value))
     };
     // Options behind the service of a call are fields of its request.
-    if matches!(commands.first(), Some(&"network")) && has("--nodes") {
+    // The demo's own --nodes counts nodes.
+    let joins = commands.first() == Some(&"network") && commands.get(1) != Some(&"demo");
+    if joins && has("--nodes") {
         found.push(("--nodes", "--join"));
     }
     found
@@ -77,6 +79,7 @@ mod tests {
             ("network connect 192.0.2.1:8085", 1),
             ("network --nodes=192.0.2.1:8085", 1),
             ("network --join 192.0.2.1:8085", 0),
+            ("network demo --nodes 4", 0),
             ("services", 0),
             ("call greeter hello --nodes 3", 0),
         ] {

@@ -52,11 +52,11 @@ pub async fn run(args: StreamArgs, global: &Global) -> Result<Exit, Problem> {
             .attempt(format!("micro call {} {} …", args.service, words.method), ""));
     }
     let place = args.service.parse::<Place>()?;
-    let client = global.client()?.with_timeout(words.timeout);
+    let client = words.global.client()?;
     let target = Target::find(&client, place, &words).await?;
     let method = target.schema.choose(&words.method, &target.place)?;
     let from_input = method.client_streams && words.rest.is_empty() && words.fields.is_empty();
-    let output = words.output;
+    let output = words.output();
     target.announce(&method.name, output);
     let mut call = target.connection.call(target.request(&method.path, &words)).await?;
     if !from_input {
@@ -83,13 +83,13 @@ async fn exchange(
     let Call { sending, receiving } = call;
     let send = async {
         let mut input = Lines::new();
-        while from_input {
-            let Some(message) = input.next().await? else {
-                sending.half_close();
-                break;
-            };
+        if !from_input {
+            return Ok(());
+        }
+        while let Some(message) = input.next().await? {
             sending.send(schema.encode(method, &message)?, false).await?;
         }
+        sending.half_close();
         Ok::<_, Problem>(())
     };
     let receive = async {

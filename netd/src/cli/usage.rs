@@ -8,6 +8,7 @@ use crate::error::{Exit, Problem};
 use crate::output;
 
 /// Prints help where it was asked for, else the problem; gives the exit code.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is told alike")]
 pub fn told(error: &clap::Error, words: &[OsString]) -> Exit {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -43,6 +44,7 @@ pub fn help(path: &[&str]) -> Result<Exit, Problem> {
 }
 
 /// What is wrong with `words`, told as every other problem is.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is told in clap's words")]
 fn problem(error: &clap::Error, words: &[OsString]) -> Problem {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),

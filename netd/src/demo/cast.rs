@@ -76,7 +76,10 @@ impl Plan {
     fn services(&self) -> Vec<(Builtin, usize)> {
         let last = self.regions.len() - 1;
         let echoes = (0..self.regions.len()).map(|at| (Builtin::Echo, at));
-        [(Builtin::Greeter, Self::GREETER), (Builtin::Clock, last)].into_iter().chain(echoes).collect()
+        [(Builtin::Greeter, Self::GREETER), (Builtin::Clock, last)]
+            .into_iter()
+            .chain(echoes)
+            .collect()
     }
 }
 
@@ -227,7 +230,8 @@ impl Cast {
             network = from.tunnel.echo(to, echo).await;
         }
         let network = network.map_err(|why| failed(why.to_string()))?;
-        let at = self.services.lock().iter().find(|s| s.builtin == Builtin::Greeter).map(|s| s.address);
+        let at =
+            self.services.lock().iter().find(|s| s.builtin == Builtin::Greeter).map(|s| s.address);
         let direct = at.ok_or_else(|| failed("there is no greeter".to_owned()))?;
         // The first call of a process also pays for what is set up once: it is not shown.
         hello(direct).await.map_err(failed)?;
@@ -299,7 +303,9 @@ impl Files {
         let name = proto::id::base32().encode(&tunnel::identity::random::<10>());
         let dir = std::env::temp_dir().join(format!("micro-demo-{name}"));
         let made = std::fs::DirBuilder::new().mode(0o700).create(&dir);
-        made.map_err(|error| Problem::machine(format!("{} cannot be made", dir.display()), &error))?;
+        made.map_err(|error| {
+            Problem::machine(format!("{} cannot be made", dir.display()), &error)
+        })?;
         Ok(Self(dir))
     }
 }

@@ -41,11 +41,7 @@ pub(super) struct Stage {
 }
 
 impl Distance {
-    pub(super) fn new(
-        nodes: usize,
-        between: impl Fn(usize, usize) -> Duration,
-        loss: f64,
-    ) -> Self {
+    pub(super) fn new(nodes: usize, between: impl Fn(usize, usize) -> Duration, loss: f64) -> Self {
         let row = |a: usize| {
             let to = |b: usize| if a == b { Duration::ZERO } else { between(a, b) };
             (0..nodes).map(to).collect()
@@ -91,12 +87,7 @@ impl Distance {
 }
 
 /// Takes what comes to the front of a node, one way back for each source.
-async fn forward(
-    distance: Distance,
-    node: usize,
-    front: Arc<UdpSocket>,
-    stop: CancellationToken,
-) {
+async fn forward(distance: Distance, node: usize, front: Arc<UdpSocket>, stop: CancellationToken) {
     let mut ways: VecDeque<(SocketAddr, mpsc::Sender<Packet>)> = VecDeque::new();
     let mut buffer = vec![0; MAX_PACKET];
     loop {

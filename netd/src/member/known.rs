@@ -30,11 +30,7 @@ pub(super) struct Known {
 }
 
 /// The membership of node `name` that is wanted; of several, the one used last.
-pub(super) fn find(
-    root: &Path,
-    name: &str,
-    wanted: &Wanted<'_>,
-) -> Result<Option<Known>, Problem> {
+pub(super) fn find(root: &Path, name: &str, wanted: &Wanted<'_>) -> Result<Option<Known>, Problem> {
     let networks = match fs::read_dir(root) {
         Ok(networks) => networks,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -42,7 +42,12 @@ pub(super) async fn join(
 
 /// Asks a running node of the same user for a ticket; `None` where there is none, or it is of
 /// another network than the one asked for.
+///
+/// # Errors
+/// M3011 where all of them are members that cannot invite: founding another network beside theirs
+/// is not what a person means who says nothing.
 pub(super) async fn ask_own_node(settings: &Settings) -> Result<Option<Ticket>, Problem> {
+    let mut not_issuers = None;
     for socket in client::sockets(&settings.paths.runtime) {
         let node = Client::at(&socket).with_timeout(PATIENCE);
         let Ok(status) = node.get::<api::Status>("/v1/status").await else { continue };
@@ -61,11 +66,16 @@ pub(super) async fn ask_own_node(settings: &Settings) -> Result<Option<Ticket>, 
         match node.post::<api::Invited>("/v1/invite", &ask).await {
             Ok(invited) => return super::read_ticket(&invited.ticket).map(Some),
             // Not an issuer: another of this user's nodes may be.
-            Err(problem) if problem.code == "M3011" => {}
+            Err(problem) if problem.code == "M3011" => not_issuers = Some(problem),
             Err(problem) => return Err(problem),
         }
     }
-    Ok(None)
+    match not_issuers {
+        Some(problem) => {
+            Err(problem.attempt("micro network --name b --join TICKET", "with it here"))
+        }
+        None => Ok(None),
+    }
 }
 
 /// The ticket's time was over before it was tried.

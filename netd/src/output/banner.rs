@@ -3,7 +3,8 @@
 //! ```text
 //! micro 0.1.0   network local-ada   node fra-1   region home
 //!   quic       [::]:8085/udp            identity  new key, saved (mode 0600)
-//!   proxy      127.0.0.1:8081           observe   127.0.0.1:8086
+//!   proxy      127.0.0.1:8081           admin     unix socket, this user only
+//!   observe    127.0.0.1:8086
 //!   peers      none yet: first node of this network
 //!
 //! Another terminal on this machine, same user:   micro network --name b
@@ -55,14 +56,14 @@ impl Banner {
         let quic: Vec<_> = self.listen.iter().map(|address| format!("{address}/udp")).collect();
         let pairs = [
             (("quic", quic.join(" ")), ("identity", self.identity.clone())),
-            (("proxy", self.proxy.join(" ")), ("observe", self.observe.clone())),
+            (("proxy", self.proxy.join(" ")), ("admin", "unix socket, this user only".to_owned())),
         ];
         for ((left, at), (right, what)) in pairs {
             let _ = writeln!(out, "  {left:<9}  {at:<23}  {right:<8}  {}", text::plain(&what));
         }
-        let admin = "unix socket, this user only";
-        let peers = text::plain(&self.peers);
-        let _ = writeln!(out, "  {:<9}  {peers:<23}  {:<8}  {admin}", "peers", "admin");
+        for (left, what) in [("observe", &self.observe), ("peers", &self.peers)] {
+            let _ = writeln!(out, "  {left:<9}  {}", text::plain(what));
+        }
         if self.first {
             let here = "Another terminal on this machine, same user:";
             let _ = writeln!(out, "\n{here:<47}micro network --name b");
@@ -124,8 +125,9 @@ mod tests {
             format!(
                 "micro {release}   network local-ada   node fra-1   region home\n\
                  \x20 quic       [::]:8085/udp            identity  new key, saved (mode 0600)\n\
-                 \x20 proxy      127.0.0.1:8081           observe   127.0.0.1:8086\n\
-                 \x20 peers      none yet                 admin     unix socket, this user only\n\
+                 \x20 proxy      127.0.0.1:8081           admin     unix socket, this user only\n\
+                 \x20 observe    127.0.0.1:8086\n\
+                 \x20 peers      none yet\n\
                  \n\
                  Another terminal on this machine, same user:   micro network --name b\n\
                  Another machine (ticket valid 1h, 1 use):      micro network --join mj1abc\n"

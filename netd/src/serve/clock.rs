@@ -7,7 +7,12 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
 mod generated {
-    #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from proto/clock.proto")]
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        reason = "generated from proto/clock.proto"
+    )]
     tonic::include_proto!("clock");
 }
 

@@ -6,7 +6,12 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 mod generated {
-    #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from proto/echo.proto")]
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        reason = "generated from proto/echo.proto"
+    )]
     tonic::include_proto!("echo");
 }
 

@@ -3,7 +3,12 @@
 use tonic::{Request, Response, Status};
 
 mod generated {
-    #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from proto/greeter.proto")]
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        reason = "generated from proto/greeter.proto"
+    )]
     tonic::include_proto!("greeter");
 }
 

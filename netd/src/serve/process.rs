@@ -15,6 +15,8 @@ use crate::output::{Output, print};
 
 /// How long the node believes in this process without hearing of it.
 const TTL: Duration = Duration::from_secs(15);
+/// How long it answers after it was withdrawn: the news travels for a moment.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// Serves until interrupted; the registration goes with it, or soon after where this process is
 /// killed.
@@ -51,6 +53,8 @@ pub async fn run(args: ServeArgs, node: Client, output: Output) -> Result<Exit, 
     let withdraw = api::UnexposeRequest { name, address: Some(ask.address) };
     // A node that is gone has forgotten us already.
     let _ = node.post::<api::Unexposed>("/v1/unexpose", &withdraw).await;
+    // Calls of nodes that have not heard of it yet are still answered.
+    tokio::time::sleep(LINGER).await;
     Ok(Exit::Done)
 }
 

@@ -9,52 +9,52 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 /// Directories that nothing else uses, and the variables a run sees.
-pub struct Home {
+pub(crate) struct Home {
     directory: tempfile::TempDir,
     variables: Vec<(String, String)>,
 }
 
 /// How a run ended.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Ran {
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
 impl Home {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(directory.path().join("run/micro")).unwrap();
         Self { directory, variables: Vec::new() }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    pub fn set(&mut self, name: &str, value: &str) {
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.variables.push((name.to_owned(), value.to_owned()));
     }
 
-    pub fn write(&self, name: &str, text: &str) -> String {
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
         let path = self.path(name);
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
     }
 
     /// Runs `micro` with the words of `line`; a word in single quotes may have spaces.
-    pub fn run(&self, line: &str) -> Ran {
+    pub(crate) fn run(&self, line: &str) -> Ran {
         self.run_with_input(line, "")
     }
 
-    pub fn run_with_input(&self, line: &str, input: &str) -> Ran {
+    pub(crate) fn run_with_input(&self, line: &str, input: &str) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_micro"));
         command
             .args(words(line))
@@ -79,7 +79,7 @@ impl Home {
     }
 
     /// A node that answers each path with a status and a document, until dropped.
-    pub fn node(&self, name: &str, answers: &[(&str, u16, serde_json::Value)]) -> Scripted {
+    pub(crate) fn node(&self, name: &str, answers: &[(&str, u16, serde_json::Value)]) -> Scripted {
         let socket = self.path(&format!("run/micro/{name}.sock"));
         Scripted::start(&socket, answers)
     }
@@ -112,7 +112,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// The admin socket of a node that never was.
-pub struct Scripted {
+pub(crate) struct Scripted {
     asked: Arc<Mutex<Vec<(String, String)>>>,
 }
 
@@ -135,7 +135,7 @@ impl Scripted {
     }
 
     /// `METHOD PATH` and body of every request so far.
-    pub fn asked(&self) -> Vec<(String, String)> {
+    pub(crate) fn asked(&self) -> Vec<(String, String)> {
         self.asked.lock().unwrap().clone()
     }
 }

@@ -1,12 +1,13 @@
 //! One attempt: the request on its way, until the response begins.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Request, Uri, header};
+use http::{HeaderValue, Method, Request, Uri, header};
 use proto::fault::Code;
 use proto::record::Protocol;
 use proto::{NodeId, Open};
@@ -24,13 +25,17 @@ use crate::pump::{Pump, Stopped};
 use crate::sink::Sink;
 use crate::source::{Ended, Source};
 
+/// How long a link may be suspected before a call that waits for its answer on it is given up: a
+/// short loss costs nothing, and nobody waits out a deadline for a node that is gone.
+const DOUBT: Duration = Duration::from_millis(300);
+
 /// Sends the request to an instance of this node.
 pub(crate) async fn local(
     deliver: &Deliver,
     address: &Arc<str>,
     protocol: Protocol,
-    mut head: RequestHead,
-    source: Source,
+    mut head: Box<RequestHead>,
+    source: Box<Source>,
     deadline: &mut Deadline,
 ) -> Result<Reply, Failed> {
     let host = deliver.host(address);
@@ -41,15 +46,15 @@ pub(crate) async fn local(
         // Boxed, for it is the rarer road and much the larger future.
         return Box::pin(over_http1(deliver, &host, head, source, deadline)).await;
     }
-    let (mut send, lease) = match deadline.race(deliver.http2(&host)).await {
+    let (mut send, lease) = match deadline.race(pin!(deliver.http2(&host))).await {
         Ok(ready) => ready,
         Err(error) => return Err(Failed { error, source: Some(source) }),
     };
-    let request = match http_request(head, address, ()) {
+    let request = match http_request(head, address) {
         Ok(request) => request,
         Err(error) => return Err(Failed { error, source: None }),
     };
-    let whole = source.is_end();
+    let (whole, bodiless) = (source.is_end(), request.method() == Method::HEAD);
     let (mut response, stream) = match send.send_request(request, whole) {
         Ok(sent) => sent,
         Err(error) => {
@@ -70,7 +75,8 @@ pub(crate) async fn local(
             Ok(Reply {
                 status: parts.status,
                 headers: parts.headers,
-                body: Body::http2(recv),
+                // An instance that sends one all the same (RFC 9110 §9.3.2) is not heard.
+                body: if bodiless { Body::empty() } else { Body::http2(recv) },
                 upload: upload.rest(),
                 held: Held { instance: None, _stream: Some(lease) },
             })
@@ -90,8 +96,8 @@ fn not_sent(error: &h2::Error, address: &str) -> Error {
 async fn over_http1(
     deliver: &Deliver,
     host: &Arc<Host>,
-    mut head: RequestHead,
-    source: Source,
+    mut head: Box<RequestHead>,
+    source: Box<Source>,
     deadline: &mut Deadline,
 ) -> Result<Reply, Failed> {
     let authority = head.authority.take();
@@ -113,7 +119,7 @@ async fn over_http1(
         let sent = deliver.http1(host, request).await;
         sent.map_or_else(|not| Ok(Err(not)), |response| Ok(Ok(response)))
     };
-    match deadline.race(sent).await {
+    match deadline.race(pin!(sent)).await {
         Ok(Ok(response)) => {
             let (parts, body) = response.into_parts();
             let (status, headers) = (parts.status, parts.headers);
@@ -127,7 +133,7 @@ async fn over_http1(
     }
 }
 
-fn http_request<B>(head: RequestHead, address: &str, body: B) -> Result<Request<B>, Error> {
+fn http_request(head: Box<RequestHead>, address: &str) -> Result<Request<()>, Error> {
     let authority = match head.authority {
         Some(authority) => authority,
         None => Authority::try_from(address)
@@ -138,7 +144,7 @@ fn http_request<B>(head: RequestHead, address: &str, body: B) -> Result<Request<
     parts.authority = Some(authority);
     parts.path_and_query = Some(head.path);
     let uri = Uri::from_parts(parts).map_err(|_| Error::Malformed("the target is not one"))?;
-    let mut request = Request::new(body);
+    let mut request = Request::new(());
     *request.method_mut() = head.method;
     *request.uri_mut() = uri;
     *request.headers_mut() = head.headers;
@@ -153,7 +159,7 @@ pub(crate) async fn remote(
     node: NodeId,
     open: &Open,
     head: &RequestHead,
-    source: Source,
+    source: Box<Source>,
     deadline: &mut Deadline,
 ) -> Result<Reply, Failed> {
     let Ok(frame) = heads::request(head) else {
@@ -164,22 +170,28 @@ pub(crate) async fn remote(
         let opened = tunnel.open(node, open).await;
         opened.map_err(|error| Error::Unreachable { node, why: error.to_string() })
     };
-    let stream = match deadline.race(opened).await {
+    let stream = match deadline.race(pin!(opened)).await {
         Ok(stream) => stream,
         Err(error) => return Err(Failed { error, source: Some(source) }),
     };
+    let grace = if open.idempotent { Duration::ZERO } else { DOUBT };
+    let mut doubted = std::pin::pin!(stream.recv.doubted(grace));
     let mut sink = FrameSink::new(stream.send);
     sink.queue_frame(frame);
     let mut reader = Box::new(PartReader::new(stream.recv));
-    let mut upload = Upload::new(source, Sink::Stream(sink), false);
+    let mut upload = Upload::new(source, Sink::Stream(Box::new(sink)), false);
     let begun = upload
         .drive(deadline, |cx| {
-            reader.poll_head(cx).map_err(|error| blame(error, node)).map(|head| {
-                heads::read_response(head?).map_err(|error| Error::InstanceProtocol {
+            let Poll::Ready(head) = reader.poll_head(cx) else {
+                return doubted.as_mut().poll(cx).map(|()| Err(Error::LinkLost(node)));
+            };
+            let head = head.map_err(|error| blame(error, node)).and_then(|head| {
+                heads::read_response(head).map_err(|error| Error::InstanceProtocol {
                     instance: node.to_string(),
                     why: error.to_string(),
                 })
-            })
+            });
+            Poll::Ready(head)
         })
         .await;
     match begun {
@@ -217,13 +229,13 @@ fn blame(error: HeadError, node: NodeId) -> Error {
 
 /// The request body on its way while the response is awaited.
 struct Upload {
-    pump: Pump,
+    pump: Box<Pump>,
     running: bool,
 }
 
 impl Upload {
-    fn new(source: Source, sink: Sink, whole: bool) -> Self {
-        Self { pump: Pump::new(source, sink), running: !whole }
+    fn new(source: Box<Source>, sink: Sink, whole: bool) -> Self {
+        Self { pump: Box::new(Pump::new(source, sink)), running: !whole }
     }
 
     /// Sends the body until `response` gives the head.
@@ -259,7 +271,7 @@ impl Upload {
     }
 
     /// What is left to send once the response has begun.
-    fn rest(mut self) -> Option<Pump> {
+    fn rest(mut self) -> Option<Box<Pump>> {
         self.pump.source().commit();
         self.running.then_some(self.pump)
     }

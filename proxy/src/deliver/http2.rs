@@ -13,9 +13,10 @@ use crate::error::Error;
 /// Streams put on one connection while another may be opened. Below the 100 that servers commonly
 /// allow, and what one connection carries well.
 const STREAMS: usize = 96;
-/// Bytes of a response that an instance may send ahead, per stream and per connection.
-const STREAM_WINDOW: u32 = 512 << 10;
-const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Bytes of a response that an instance may send ahead, per stream and per connection. Every stream
+/// of a connection may be full at once: callers that do not read must not hold up those that do.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * (STREAMS as u32 + 4);
 /// What small frames may cost before the connection is closed, a few hundred bytes each: no single
 /// stream of tiny messages can come near it within its window, a flood on many can.
 const FRAME_BUDGET: usize = 32 << 20;
@@ -79,6 +80,11 @@ impl Deliver {
         if let Some(taken) = host.http2.take(STREAMS) {
             return Ok(taken);
         }
+        // Boxed, for it is rare and much larger than what every call does.
+        Box::pin(self.http2_fresh(host)).await
+    }
+
+    async fn http2_fresh(&self, host: &Host) -> Result<(SendRequest<Bytes>, Lease), Error> {
         let _one = host.http2.dialling.lock().await;
         if let Some(taken) = host.http2.take(STREAMS) {
             return Ok(taken);

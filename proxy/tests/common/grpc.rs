@@ -50,6 +50,7 @@ impl Client {
 
     pub async fn with_windows(address: SocketAddr, window: u32) -> Self {
         let socket = TcpStream::connect(address).await.unwrap();
+        socket.set_nodelay(true).unwrap();
         let (send, connection) = h2::client::Builder::new()
             .initial_window_size(window)
             .initial_connection_window_size(window)

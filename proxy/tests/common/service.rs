@@ -34,6 +34,7 @@ impl Service {
         let (tell, seen) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
+                socket.set_nodelay(true).unwrap();
                 let tell = tell.clone();
                 tokio::spawn(async move {
                     let mut connection = h2::server::handshake(socket).await.unwrap();

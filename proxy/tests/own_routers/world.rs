@@ -204,7 +204,11 @@ impl Routers {
                 Frame::Records(records) => {
                     records.iter().map(|record| self.verified(record)).collect()
                 }
-                _ => Vec::new(),
+                Frame::Hello(_)
+                | Frame::Digest(_)
+                | Frame::Summary(_)
+                | Frame::Want(_)
+                | Frame::Bye => Vec::new(),
             };
             if let Some(message) = Message::from_frame(frame, verified) {
                 self.routers[to].handle(Input::Frame(link, message), self.now);

@@ -122,14 +122,15 @@ impl Router {
             with.any(|(_, link)| link.is_live())
         };
         let complete = wanted.keep.iter().all(linked);
-        let (dials, next) = self.neighbours.review(&wanted, linked, now, &mut self.chance);
+        let keep = wanted.keep.clone();
+        let (dials, next) = self.neighbours.review(wanted, linked, now, &mut self.chance);
         self.outputs.extend(dials.into_iter().map(Output::Dial));
         if let Some(next) = next {
             self.timers.arm(Timer::Dial, next);
         }
         let mut over = Vec::new();
         for (id, link) in self.links.iter_mut() {
-            if !link.dialled || link.closing || wanted.keep.contains(&link.node) {
+            if !link.dialled || link.closing || keep.contains(&link.node) {
                 link.unwanted = None;
                 continue;
             }

@@ -36,15 +36,18 @@ impl Router {
         {
             return self.reject(link, &record, Reject::Expired);
         }
-        let before = self.lsdb.origin(&record.id().origin).and_then(|origin| origin.node());
-        let name = before.map(|node| node.name.clone());
+        let is_node = record.id().kind == Kind::NODE;
+        let before = if is_node { self.lsdb.node(&record.id().origin) } else { None };
+        let before = before.map(|node| node.name.clone());
         match self.lsdb.accept(&record, now) {
             Outcome::New { gone } => {
                 for id in gone {
                     self.derive(&id, now);
                 }
                 self.derive(record.id(), now);
-                self.note_membership(&record, name);
+                if is_node {
+                    self.note_membership(&record, before);
+                }
                 self.news(record, Some(link), now);
             }
             Outcome::Same => self.flood.known(&record, link),
@@ -61,7 +64,7 @@ impl Router {
         let node = record.id().origin;
         match (record.body(), before) {
             (Body::Node(now), None) => self.note(Note::Joined { node, name: now.name.clone() }),
-            (Body::Gone, Some(name)) if record.id().kind == Kind::NODE => {
+            (Body::Gone, Some(name)) => {
                 self.note(Note::Left { node, name });
             }
             (_, _) => {}

@@ -54,21 +54,28 @@ impl Router {
 
     /// Tells the news, and what is waiting from before.
     pub(super) fn tell_news(&mut self, now: Time) {
-        if !self.flood.is_empty() {
-            self.flood.tell(self.links.iter_mut().map(|(id, link)| (id, &mut link.backlog)));
-        }
+        let news = self.flood.take();
         let mut more = false;
         let mut behind = Vec::new();
         for (id, link) in self.links.iter_mut() {
             let mut batch: Vec<proto::Record> = Vec::new();
             let mut bytes = 0;
+            // What waited may have been superseded since, and goes out as it is now; what has been
+            // dropped, not at all.
             while bytes < AT_ONCE
                 && let Some(record) = link.backlog.pop()
             {
-                // What has been superseded since goes out as it is now; what has been dropped, not.
                 let Some(current) = self.lsdb.get(record.id()) else { continue };
                 bytes += current.record().bytes().len();
                 batch.push(current.record().clone());
+            }
+            for record in news.for_link(id) {
+                if bytes < AT_ONCE && link.backlog.is_empty() {
+                    bytes += record.record().bytes().len();
+                    batch.push(record.record().clone());
+                } else {
+                    link.backlog.push(record.clone());
+                }
             }
             if !batch.is_empty() {
                 self.outputs.push_back(Output::Send(id, Frame::Records(batch)));
@@ -89,6 +96,9 @@ impl Router {
 
     /// Compares with every neighbour whose link was opened here.
     pub(super) fn send_digests(&mut self, now: Time) {
+        if self.leaving {
+            return;
+        }
         let ours = self.links.iter().filter(|(_, link)| link.dialled && !link.closing);
         let ours: Vec<_> = ours.map(|(id, _)| id).collect();
         for id in ours {

@@ -9,7 +9,7 @@ use crate::keys;
 use crate::world::{MILLI, Micros, SECOND, World};
 
 /// Lets things happen for `span`. With `hostile`, members lie and frames of old are heard again.
-pub fn reign(world: &mut World, span: Micros, hostile: bool) {
+pub(crate) fn reign(world: &mut World, span: Micros, hostile: bool) {
     let end = world.now + span;
     while world.now < end {
         let next = world.now + world.chance.within(20 * MILLI, 1_200 * MILLI);
@@ -19,7 +19,7 @@ pub fn reign(world: &mut World, span: Micros, hostile: bool) {
 }
 
 /// Ends all faults; those who know where the network is are there.
-pub fn end(world: &mut World) {
+pub(crate) fn end(world: &mut World) {
     world.calm();
     for at in 0..3.min(world.hosts.len()) {
         if !world.alive().contains(&at) {
@@ -29,7 +29,7 @@ pub fn end(world: &mut World) {
 }
 
 /// Offers something, with a lease or without.
-pub fn offer(world: &mut World, at: usize) {
+pub(crate) fn offer(world: &mut World, at: usize) {
     let service = format!("srv.s{}", world.chance.within(0, 12));
     let id = format!("i{}", world.chance.within(0, 6));
     let lease = world.chance.percent(50);

@@ -8,14 +8,14 @@ use proto::{
 };
 
 /// The wall clock when the simulation begins.
-pub const STARTED: UnixTime = UnixTime(1_700_000_000);
+pub(crate) const STARTED: UnixTime = UnixTime(1_700_000_000);
 
 /// A key: signs with BLAKE3 under a secret that follows from its number.
 #[derive(Clone, Copy, Debug)]
-pub struct Key(pub u32);
+pub(crate) struct Key(pub u32);
 
 impl Key {
-    pub fn id(self) -> NodeId {
+    pub(crate) fn id(self) -> NodeId {
         NodeId::of(&self.public_key())
     }
 }
@@ -31,7 +31,7 @@ impl Sign for Key {
 }
 
 /// Checks what a [`Key`] signs.
-pub struct Checker;
+pub(crate) struct Checker;
 
 impl Verify for Checker {
     fn verify(&self, key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
@@ -48,7 +48,7 @@ fn tag(key: &PublicKey, message: &[u8]) -> Signature {
 const ROOT: Key = Key(u32::MAX);
 const ISSUER: Key = Key(u32::MAX - 1);
 
-pub fn network() -> NetworkId {
+pub(crate) fn network() -> NetworkId {
     NetworkId::of(&ROOT.public_key())
 }
 
@@ -70,7 +70,7 @@ fn credential(key: Key, relay: bool) -> Credential {
     issuer.issue(&ISSUER, &grant)
 }
 
-pub fn node(key: Key, region: &str, relay: bool) -> Node {
+pub(crate) fn node(key: Key, region: &str, relay: bool) -> Node {
     Node {
         name: format!("n{}", key.0),
         region: region.into(),

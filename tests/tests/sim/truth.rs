@@ -11,7 +11,7 @@ use crate::world::World;
 /// - It reaches exactly the hosts that are alive.
 /// - It finds exactly the instances that programs on them offer.
 /// - The way to each host begins with a link that works, and goes on so to its end.
-pub fn wrong(world: &World) -> Option<String> {
+pub(crate) fn wrong(world: &World) -> Option<String> {
     let alive = world.alive();
     let living: BTreeSet<NodeId> = alive.iter().map(|at| world.hosts[*at].key.id()).collect();
     let mut offered = BTreeSet::new();

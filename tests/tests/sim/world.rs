@@ -20,9 +20,9 @@ use crate::chance::Chance;
 use crate::keys::{self, Checker, Key};
 
 /// Microseconds.
-pub type Micros = u64;
-pub const MILLI: Micros = 1_000;
-pub const SECOND: Micros = 1_000_000;
+pub(crate) type Micros = u64;
+pub(crate) const MILLI: Micros = 1_000;
+pub(crate) const SECOND: Micros = 1_000_000;
 
 const SUSPECT_AFTER: Micros = SECOND;
 const DEAD_AFTER: Micros = 30 * SECOND;
@@ -33,29 +33,29 @@ const POOL: usize = 4_000;
 
 /// What the wires do to frames, beside delay.
 #[derive(Clone, Copy, Debug)]
-pub struct Weather {
+pub(crate) struct Weather {
     /// Percent of frames that are lost once, and sent again.
-    pub loss: u64,
+    pub(crate) loss: u64,
     /// Percent of frames that come twice, in any order: worse than a control stream ever is.
-    pub twice: u64,
+    pub(crate) twice: u64,
     /// Whether frames pass through their bytes.
-    pub encode: bool,
+    pub(crate) encode: bool,
 }
 
-pub struct World {
-    pub now: Micros,
-    pub chance: Chance,
-    pub hosts: Vec<Host>,
-    pub weather: Weather,
+pub(crate) struct World {
+    pub(crate) now: Micros,
+    pub(crate) chance: Chance,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) weather: Weather,
     /// Frames sent since this was last cleared: digests, and all others.
-    pub digests: usize,
-    pub others: usize,
+    pub(crate) digests: usize,
+    pub(crate) others: usize,
     /// Of all frames delivered, in order: two runs of one seed are the same.
-    pub log: blake3::Hasher,
+    pub(crate) log: blake3::Hasher,
     /// What was seen that must never be.
-    pub wrongs: Vec<String>,
+    pub(crate) wrongs: Vec<String>,
     /// Records seen, to be replayed.
-    pub pool: Vec<Record>,
+    pub(crate) pool: Vec<Record>,
     wires: BTreeMap<LinkId, Wire>,
     blocked: BTreeSet<(usize, usize)>,
     events: BTreeMap<(Micros, u64), Event>,
@@ -65,26 +65,26 @@ pub struct World {
 }
 
 /// A machine: its router lives and dies, its key stays.
-pub struct Host {
-    pub key: Key,
-    pub region: String,
-    pub relay: bool,
-    pub life: Option<Life>,
-    pub lives: u64,
+pub(crate) struct Host {
+    pub(crate) key: Key,
+    pub(crate) region: String,
+    pub(crate) relay: bool,
+    pub(crate) life: Option<Life>,
+    pub(crate) lives: u64,
     /// Which side of a partition it is on.
-    pub side: u8,
+    pub(crate) side: u8,
     /// What programs on it offer now: service and instance, and whether a lease is renewed.
-    pub offered: BTreeMap<(String, String), Option<Duration>>,
+    pub(crate) offered: BTreeMap<(String, String), Option<Duration>>,
     /// Whatever they ever offered.
-    pub history: BTreeSet<(String, String)>,
+    pub(crate) history: BTreeSet<(String, String)>,
 }
 
-pub struct Life {
-    pub router: Router,
-    pub number: u64,
-    pub born: Micros,
-    pub routes: Arc<Routes>,
-    pub left: bool,
+pub(crate) struct Life {
+    pub(crate) router: Router,
+    pub(crate) number: u64,
+    pub(crate) born: Micros,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) left: bool,
     woken_at: Option<Micros>,
 }
 
@@ -111,7 +111,7 @@ enum Event {
 }
 
 impl World {
-    pub fn new(seed: u64, count: usize, relays: usize, weather: Weather) -> Self {
+    pub(crate) fn new(seed: u64, count: usize, relays: usize, weather: Weather) -> Self {
         let regions = ["eu", "us", "ap"];
         let host = |n: usize| Host {
             key: Key(u32::try_from(n).expect("worlds are small")),
@@ -144,17 +144,17 @@ impl World {
         }
     }
 
-    pub fn host_of(&self, node: &NodeId) -> Option<usize> {
+    pub(crate) fn host_of(&self, node: &NodeId) -> Option<usize> {
         self.by_id.get(node).copied()
     }
 
-    pub fn alive(&self) -> Vec<usize> {
+    pub(crate) fn alive(&self) -> Vec<usize> {
         let alive = |at: &usize| self.hosts[*at].life.as_ref().is_some_and(|life| !life.left);
         (0..self.hosts.len()).filter(alive).collect()
     }
 
     /// Starts a router on a host; with a lost clock it believes that it is 1970.
-    pub fn start(&mut self, at: usize, lost_clock: bool) {
+    pub(crate) fn start(&mut self, at: usize, lost_clock: bool) {
         let host = &mut self.hosts[at];
         host.lives += 1;
         let wall = keys::STARTED.plus(self.now / SECOND);
@@ -178,14 +178,14 @@ impl World {
     }
 
     /// Ends a router without a word.
-    pub fn crash(&mut self, at: usize) {
+    pub(crate) fn crash(&mut self, at: usize) {
         self.hosts[at].life = None;
         self.hosts[at].offered.clear();
         self.look_at_wires();
     }
 
     /// Lets a router leave in order.
-    pub fn leave(&mut self, at: usize) {
+    pub(crate) fn leave(&mut self, at: usize) {
         self.request(at, Request::Leave);
         self.hosts[at].offered.clear();
         let Some(number) = self.hosts[at].life.as_ref().map(|life| life.number) else { return };
@@ -198,7 +198,7 @@ impl World {
         }
     }
 
-    pub fn offer(&mut self, at: usize, service: &str, id: &str, ttl: Option<Duration>) {
+    pub(crate) fn offer(&mut self, at: usize, service: &str, id: &str, ttl: Option<Duration>) {
         if self.hosts[at].life.is_none() {
             return;
         }
@@ -233,7 +233,7 @@ impl World {
     }
 
     /// The program goes: in order, or, with a lease, without a word.
-    pub fn withdraw(&mut self, at: usize, key: &(String, String), silently: bool) {
+    pub(crate) fn withdraw(&mut self, at: usize, key: &(String, String), silently: bool) {
         let Some(ttl) = self.hosts[at].offered.remove(key) else { return };
         if !(silently && ttl.is_some()) {
             let service = key.0.parse().expect("a service name");
@@ -243,7 +243,7 @@ impl World {
     }
 
     /// Nothing gets through between two hosts, or does again.
-    pub fn block(&mut self, a: usize, b: usize, blocked: bool) {
+    pub(crate) fn block(&mut self, a: usize, b: usize, blocked: bool) {
         let pair = (a.min(b), a.max(b));
         if blocked {
             self.blocked.insert(pair);
@@ -254,7 +254,7 @@ impl World {
     }
 
     /// Puts hosts on the sides of a partition.
-    pub fn divide(&mut self, side: impl Fn(usize) -> u8) {
+    pub(crate) fn divide(&mut self, side: impl Fn(usize) -> u8) {
         for (at, host) in self.hosts.iter_mut().enumerate() {
             host.side = side(at);
         }
@@ -262,18 +262,18 @@ impl World {
     }
 
     /// Everything gets through again.
-    pub fn calm(&mut self) {
+    pub(crate) fn calm(&mut self) {
         self.blocked.clear();
         self.weather.twice = 0;
         self.divide(|_| 0);
     }
 
-    pub fn request(&mut self, at: usize, request: Request) {
+    pub(crate) fn request(&mut self, at: usize, request: Request) {
         self.input(at, Input::Request(RequestId(0), request));
     }
 
     /// Changes the cost of a random link of a host.
-    pub fn measure(&mut self, at: usize, cost: u32) {
+    pub(crate) fn measure(&mut self, at: usize, cost: u32) {
         let Some(number) = self.hosts[at].life.as_ref().map(|life| life.number) else { return };
         let links: Vec<_> = self.links_of(at, number).collect();
         if !links.is_empty() {
@@ -287,7 +287,7 @@ impl World {
     }
 
     /// Says something to all neighbours of a host, as if its router had.
-    pub fn inject(&mut self, at: usize, records: &[Record]) {
+    pub(crate) fn inject(&mut self, at: usize, records: &[Record]) {
         let Some(number) = self.hosts[at].life.as_ref().map(|life| life.number) else { return };
         let links: Vec<_> = self.links_of(at, number).collect();
         for link in links {
@@ -296,14 +296,14 @@ impl World {
     }
 
     /// Whether two hosts are linked by something that works.
-    pub fn linked(&self, a: usize, b: usize) -> bool {
+    pub(crate) fn linked(&self, a: usize, b: usize) -> bool {
         self.wires.values().any(|wire| {
             let [(x, _), (y, _)] = wire.ends;
             ((x, y) == (a, b) || (y, x) == (a, b)) && !wire.suspected && self.passes(wire)
         })
     }
 
-    pub fn run_until(&mut self, end: Micros) {
+    pub(crate) fn run_until(&mut self, end: Micros) {
         while let Some(entry) = self.events.first_entry() {
             if entry.key().0 > end {
                 break;
@@ -437,11 +437,13 @@ impl World {
         self.wrongs.extend(wrongs);
     }
 
-    fn delay(&mut self, a: usize, b: usize) -> Micros {
+    /// One way, the same each time for the same two.
+    fn delay(&self, a: usize, b: usize) -> Micros {
+        let mut chance = Chance::new((a.min(b) << 32 | a.max(b)) as u64);
         if self.hosts[a].region == self.hosts[b].region {
-            self.chance.within(300, 3 * MILLI)
+            chance.within(300, 3 * MILLI)
         } else {
-            self.chance.within(10 * MILLI, 90 * MILLI)
+            chance.within(10 * MILLI, 90 * MILLI)
         }
     }
 
@@ -517,7 +519,8 @@ impl World {
     }
 
     fn dialled(&mut self, from: usize, life: u64, to: usize) {
-        if !self.is_life((from, life)) {
+        let left = self.hosts[from].life.as_ref().is_some_and(|life| life.left);
+        if left || !self.is_life((from, life)) {
             return;
         }
         let there = self.hosts[to].life.as_ref().filter(|life| !life.left).map(|life| life.number);
@@ -554,12 +557,13 @@ impl World {
         if !self.is_life((at, life)) || self.hosts[at].life.as_ref().is_some_and(|l| l.left) {
             return;
         }
-        if self.links_of(at, life).next().is_none() {
-            let to = self.chance.index(SEEDS.min(self.hosts.len()));
-            let there = self.hosts[to].life.is_some() && self.open(at, to);
-            if to != at && there {
-                self.dialled(at, life, to);
-            }
+        // A seed that is not reached is dialled: nobody else may know that this node is there.
+        let to = self.chance.index(SEEDS.min(self.hosts.len()));
+        let seed = self.hosts[to].key.id();
+        let routes = self.hosts[at].life.as_ref().map(|life| &life.routes);
+        let node = routes.and_then(|routes| routes.node(&seed));
+        if to != at && !node.is_some_and(|node| node.cost.is_finite()) {
+            self.dialled(at, life, to);
         }
         let soon = self.now + SECOND + self.chance.within(0, SECOND);
         self.at(soon, Event::Seed { host: at, life });
@@ -600,7 +604,8 @@ impl World {
     fn look_at_wires(&mut self) {
         let links: Vec<_> = self.wires.keys().copied().collect();
         for link in links {
-            let passes = self.passes(&self.wires[&link]);
+            let Some(wire) = self.wires.get(&link) else { continue };
+            let passes = self.passes(wire);
             let now = self.now;
             let Some(wire) = self.wires.get_mut(&link) else { continue };
             match (passes, wire.silent_since) {

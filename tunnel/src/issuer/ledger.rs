@@ -92,8 +92,7 @@ impl Ledger {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(LedgerError::File { path: path.to_owned(), error }),
         };
-        Self::decode(bytes)
-            .map_err(|error| LedgerError::Damaged { path: path.to_owned(), error })
+        Self::decode(bytes).map_err(|error| LedgerError::Damaged { path: path.to_owned(), error })
     }
 
     pub(super) fn save(&self, path: &Path) -> Result<(), LedgerError> {
@@ -124,8 +123,7 @@ impl Ledger {
                 put_template(out, &ticket.template);
                 wire::put_int(out, 6, ticket.expires.0);
                 wire::put_int(out, 7, u64::from(ticket.uses));
-                let keys: Vec<u8> =
-                    ticket.used_by.iter().flat_map(|key| *key.as_bytes()).collect();
+                let keys: Vec<u8> = ticket.used_by.iter().flat_map(|key| *key.as_bytes()).collect();
                 wire::put_bytes(out, 8, &keys);
             });
         }
@@ -203,8 +201,7 @@ impl Ledger {
                 tag => wire::unknown(tag)?,
             }
         }
-        let entry =
-            Entry { template: template.done(), expires: UnixTime(expires), uses, used_by };
+        let entry = Entry { template: template.done(), expires: UnixTime(expires), uses, used_by };
         self.tickets.insert(id.ok_or(DecodeError::Missing("ticket id"))?, entry);
         Ok(())
     }

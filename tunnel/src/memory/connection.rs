@@ -144,7 +144,10 @@ impl Connection {
         self.0.theirs.add_permits(usize::try_from(more).unwrap_or(0));
     }
 
-    #[expect(clippy::unused_self, reason = "the same shape as QUIC; a pipe has its window for good")]
+    #[expect(
+        clippy::unused_self,
+        reason = "the same shape as QUIC; a pipe has its window for good"
+    )]
     pub(crate) fn allow_bytes(&self, _limits: &Limits) {}
 
     pub(crate) fn send_datagram(&self, bytes: Bytes) {

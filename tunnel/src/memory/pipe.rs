@@ -1,8 +1,8 @@
 //! One direction of a stream: a queue with a window, an end, and codes.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
 use std::pin::Pin;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;

@@ -10,9 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use quinn::congestion::{
-    Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig,
-};
+use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig};
 use quinn_proto::RttEstimator;
 
 /// Larger than anything in flight. Above 32 bits, pacing is off too.

@@ -90,9 +90,8 @@ impl Net {
     pub fn config(&self, key: Arc<Keypair>, credential: Credential) -> Config {
         let addresses = Arc::clone(&self.addresses);
         let mut config = Config::new(key, credential, Epoch(1));
-        config.book = Arc::new(move |node| {
-            addresses.lock().unwrap().get(&node).cloned().unwrap_or_default()
-        });
+        config.book =
+            Arc::new(move |node| addresses.lock().unwrap().get(&node).cloned().unwrap_or_default());
         config
     }
 
@@ -183,12 +182,12 @@ pub fn call() -> Open {
 /// Calls, and takes what comes back.
 pub async fn exchange(tunnel: &Tunnel, node: NodeId, payload: Bytes) -> Bytes {
     let mut stream = tunnel.open(node, &call()).await.unwrap();
-    let (mut send, mut recv) = (stream.send, &mut stream.recv);
+    let (mut send, recv) = (stream.send, &mut stream.recv);
     let sent = async move {
         send.write(&mut [payload]).await.unwrap();
         send.finish();
         // Dropping it after its end does not reset it.
     };
-    let (_, back) = tokio::join!(sent, read_all(&mut recv));
+    let (_, back) = tokio::join!(sent, read_all(recv));
     back
 }

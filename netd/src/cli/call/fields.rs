@@ -46,7 +46,16 @@ pub fn example(message: &MessageDescriptor) -> String {
             Kind::Bool => json!(true),
             Kind::Double | Kind::Float => json!(1.5),
             Kind::Message(_) | Kind::Enum(_) | Kind::Bytes => return None,
-            _ => json!(1),
+            Kind::Int32
+            | Kind::Int64
+            | Kind::Uint32
+            | Kind::Uint64
+            | Kind::Sint32
+            | Kind::Sint64
+            | Kind::Fixed32
+            | Kind::Fixed64
+            | Kind::Sfixed32
+            | Kind::Sfixed64 => json!(1),
         };
         Some((field.name().to_owned(), value))
     });
@@ -149,7 +158,16 @@ fn convert(field: &FieldDescriptor, text: &str) -> Option<Value> {
             // Infinity and NaN are words in protobuf JSON.
             if number.is_finite() { json!(number) } else { json!(text) }
         }),
-        _ => number(text),
+        Kind::Int32
+        | Kind::Int64
+        | Kind::Uint32
+        | Kind::Uint64
+        | Kind::Sint32
+        | Kind::Sint64
+        | Kind::Fixed32
+        | Kind::Fixed64
+        | Kind::Sfixed32
+        | Kind::Sfixed64 => number(text),
     }
 }
 

@@ -19,6 +19,8 @@ use crate::client::Client;
 use crate::error::{Exit, Problem};
 use crate::output::{self, text};
 
+/// Bytes of an error of micro's that are read.
+const MAX_ERROR_BODY: usize = 64 * 1024;
 /// Bytes of an answer that `-o json` keeps.
 const MAX_JSON_BODY: usize = 64 * 1024 * 1024;
 
@@ -30,24 +32,27 @@ pub async fn call(client: &Client, place: &Place, words: Words) -> Result<Exit, 
     let status: api::Status = client.get("/v1/status").await?;
     let request = request(place, &words)?;
     let (method, path) = (request.method().clone(), request.uri().clone());
-    words.output.detail(&format!("{} {place} {method} {path}", super::arrows().0));
+    words.output().detail(&format!("{} {place} {method} {path}", super::arrows().0));
     let started = Instant::now();
-    let stream = super::grpc::connect(&status.proxy.address, words.timeout).await?;
+    let stream = super::grpc::connect(&status.proxy.address, words.timeout()).await?;
     let exchange = exchange(stream, request);
-    let (response, driver) = match tokio::time::timeout(words.timeout, exchange).await {
+    let (response, driver) = match tokio::time::timeout(words.timeout(), exchange).await {
         Ok(response) => response?,
-        Err(_) => return Err(super::too_late(place, words.timeout)),
+        Err(_) => return Err(super::too_late(place, words.timeout())),
     };
     let took = text::milliseconds(started.elapsed());
     let (head, body) = response.into_parts();
-    words.output.detail(&format!("{} {} {took}", super::arrows().1, head.status));
+    words.output().detail(&format!("{} {} {took}", super::arrows().1, head.status));
     if let Some(problem) = failure::of_micro(place, &head.headers) {
-        return Err(problem);
+        return Err(match told(body).await {
+            Some(what) => Problem { what, ..problem },
+            None => problem,
+        });
     }
-    if words.output.is_json() {
+    if words.output().is_json() {
         as_json(&words, place, &head, body).await?;
     } else {
-        if words.output.verbose {
+        if words.output().verbose {
             for (name, value) in &head.headers {
                 let value = String::from_utf8_lossy(value.as_bytes());
                 output::talk(&text::plain(&format!("  {name}: {value}")));
@@ -57,7 +62,7 @@ pub async fn call(client: &Client, place: &Place, words: Words) -> Result<Exit, 
     }
     drop(driver);
     if head.status.is_client_error() || head.status.is_server_error() {
-        words.output.say(&format!("{place} answered {}", head.status));
+        words.output().say(&format!("{place} answered {}", head.status));
         return Ok(Exit::ServiceError);
     }
     Ok(Exit::Done)
@@ -132,6 +137,18 @@ fn request(place: &Place, words: &Words) -> Result<Request<Full<Bytes>>, Problem
     Ok(request)
 }
 
+/// What micro says in the body of an error it made: `error[M…]: what`, or a problem document
+/// (RFC 9457) when JSON was asked for.
+async fn told(body: Incoming) -> Option<String> {
+    let body = http_body_util::Limited::new(body, MAX_ERROR_BODY).collect().await.ok()?.to_bytes();
+    let text = std::str::from_utf8(&body).ok()?.trim();
+    let what = match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(document) => document["detail"].as_str()?.to_owned(),
+        Err(_) => text.split_once("]: ").map_or(text, |(_, what)| what).to_owned(),
+    };
+    (!what.is_empty() && !what.contains('\n')).then_some(what)
+}
+
 /// Prints the body as it comes; a terminal that reads slowly slows the service down.
 async fn copy(mut body: Incoming) -> Result<(), Problem> {
     let mut out = std::io::stdout().lock();
@@ -170,7 +187,7 @@ async fn as_json(
         .collect();
     let body =
         serde_json::from_slice(&body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&body)));
-    words.output.document(
+    words.output().document(
         "HttpAnswer",
         json!({
             "service": place.to_string(),

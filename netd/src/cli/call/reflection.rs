@@ -100,10 +100,9 @@ impl Asking {
         let mut asked: BTreeSet<String> = BTreeSet::new();
         loop {
             let imported = files.values().flat_map(|file| &file.dependency);
-            let missing = imported
-                .filter(|name| !files.contains_key(*name) && !asked.contains(*name))
-                .cloned()
-                .next();
+            let mut missing =
+                imported.filter(|name| !files.contains_key(*name) && !asked.contains(*name));
+            let missing = missing.next().cloned();
             let Some(missing) = missing else { break };
             asked.insert(missing.clone());
             self.take(MessageRequest::FileByFilename(missing), &mut files).await?;

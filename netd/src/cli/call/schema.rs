@@ -18,6 +18,7 @@ use crate::output::text;
 /// What is known of a service's methods.
 #[derive(Debug)]
 pub struct Schema {
+    service: String,
     methods: Vec<Method>,
     reflected: bool,
 }
@@ -66,14 +67,16 @@ pub async fn of(
     service: &api::Service,
     timeout: std::time::Duration,
 ) -> Result<Schema, Problem> {
-    if !service.instances.iter().any(|one| one.protocol == "grpc") {
+    // The node's own services are in no registry, and all have reflection.
+    let own = proxy::own::Own::has(&service.name);
+    if !own && !service.instances.iter().any(|one| one.protocol == "grpc") {
         return Ok(Schema::registered(service));
     }
     let status: api::Status = client.get("/v1/status").await?;
     let place: Place = service.name.parse()?;
     let connection = Connection::open(&status.proxy.address, timeout).await?;
     match reflection::read(&connection, &place).await? {
-        Some(files) => Schema::reflected(files),
+        Some(files) => Schema::reflected(&service.name, files),
         None => Ok(Schema::registered(service)),
     }
 }
@@ -83,7 +86,7 @@ impl Schema {
     ///
     /// # Errors
     /// M7003 when its files do not fit together.
-    pub fn reflected(files: Files) -> Result<Self, Problem> {
+    pub fn reflected(service: &str, files: Files) -> Result<Self, Problem> {
         let mut pool = DescriptorPool::new();
         pool.add_file_descriptor_protos(files.files).map_err(|error| {
             Problem::new("M7003", Exit::Failed, "the service's schema cannot be read")
@@ -105,7 +108,7 @@ impl Schema {
                 registered: None,
             })
         });
-        Ok(Self { methods: methods.collect(), reflected: true })
+        Ok(Self { service: service.to_owned(), methods: methods.collect(), reflected: true })
     }
 
     /// From what a service registered: the endpoints of all its versions, each once.
@@ -138,13 +141,19 @@ impl Schema {
                 registered: endpoint.request.clone(),
             });
         }
-        Self { methods, reflected: false }
+        Self { service: service.name.clone(), methods, reflected: false }
     }
 
     /// All methods, in the order in which the service tells them.
     #[must_use]
     pub fn methods(&self) -> &[Method] {
         &self.methods
+    }
+
+    /// The service.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        &self.service
     }
 
     /// Whether the service told it itself.
@@ -247,7 +256,13 @@ impl Schema {
                 let what = format!("--{name} cannot be sent: {} has no schema", method.name);
                 Err(Problem::new("M7001", Exit::Usage, what)
                     .why("fields as options need gRPC reflection or registered endpoints")
-                    .attempt(format!("micro call … {} '{{\"{name}\":…}}'", method.name), ""))
+                    .attempt(
+                        format!(
+                            "micro call {} {} '{{\"{name}\":\"{text}\"}}'",
+                            self.service, method.name
+                        ),
+                        "as JSON",
+                    ))
             }
         }
     }
@@ -261,7 +276,10 @@ impl Schema {
         let message = DynamicMessage::deserialize(input.clone(), message).map_err(|error| {
             Problem::new("M7002", Exit::Usage, "the request does not fit the schema")
                 .why(error.to_string())
-                .attempt(format!("micro call … {} '{}'", method.name, method.example), "")
+                .attempt(
+                    format!("micro call {} {} '{}'", self.service, method.name, method.example),
+                    "",
+                )
         })?;
         Ok(message.encode_to_vec().into())
     }
@@ -353,7 +371,7 @@ mod tests {
             .unwrap()
             .file,
         };
-        let schema = Schema::reflected(files).unwrap();
+        let schema = Schema::reflected("x", files).unwrap();
         let place: Place = "x".parse().unwrap();
         let method = schema.choose("serverreflectioninfo", &place).unwrap();
         assert_eq!(method.kind(), "both stream");

@@ -30,10 +30,8 @@ pub struct Words {
     pub fields: Vec<(String, String)>,
     /// Headers to send.
     pub headers: HeaderMap,
-    /// How this run prints.
-    pub output: Output,
-    /// How long to wait for the node, and for an answer.
-    pub timeout: Duration,
+    /// Our own options, wherever they stood.
+    pub global: Global,
     /// The deadline that the service is told, when one was given.
     pub deadline: Option<Duration>,
     /// Help was asked for.
@@ -51,8 +49,7 @@ impl Words {
             rest: Vec::new(),
             fields: Vec::new(),
             headers: HeaderMap::new(),
-            output: global.output(),
-            timeout: global.timeout(),
+            global: global.clone(),
             deadline: global.timeout,
             help: false,
         };
@@ -77,6 +74,18 @@ impl Words {
         Ok(read)
     }
 
+    /// How this run prints.
+    #[must_use]
+    pub fn output(&self) -> Output {
+        self.global.output()
+    }
+
+    /// How long to wait for the node, and for an answer.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.global.timeout()
+    }
+
     /// Whether this is the HTTP form.
     #[must_use]
     pub fn is_http(&self) -> bool {
@@ -90,9 +99,10 @@ impl Words {
     /// M7002 when it is no JSON object, or fields were given without a schema.
     pub fn message(&self, schema: &Schema, method: &Method) -> Result<Value, Problem> {
         let wrong = |why: String| {
-            Problem::new("M7002", Exit::Usage, "the request is not a JSON object")
-                .why(why)
-                .attempt(format!("micro call … {} '{}'", method.name, method.example), "")
+            Problem::new("M7002", Exit::Usage, "the request is not a JSON object").why(why).attempt(
+                format!("micro call {} {} '{}'", schema.service(), method.name, method.example),
+                "",
+            )
         };
         let mut message = match self.rest.as_slice() {
             [] => Value::Object(serde_json::Map::new()),
@@ -107,15 +117,18 @@ impl Words {
         };
         for (name, text) in &self.fields {
             let (name, value) = schema.field(method, name, text)?;
-            match object.get_mut(&name) {
-                // A repeated field is given by giving it again.
-                Some(Value::Array(list)) => match value {
+            // A repeated field is given by giving it again.
+            if let Some(Value::Array(list)) = object.get_mut(&name) {
+                match value {
                     Value::Array(more) => list.extend(more),
-                    one => list.push(one),
-                },
-                _ => {
-                    object.insert(name, value);
+                    one @ (Value::Null
+                    | Value::Bool(_)
+                    | Value::Number(_)
+                    | Value::String(_)
+                    | Value::Object(_)) => list.push(one),
                 }
+            } else {
+                object.insert(name, value);
             }
         }
         Ok(message)
@@ -137,10 +150,10 @@ impl Words {
         if ours {
             match name {
                 "help" => self.help = true,
-                "verbose" => self.output.verbose = true,
-                "quiet" => self.output.quiet = true,
-                "no-headers" => self.output.headers = false,
-                "header" | "output" | "timeout" | "color" => {
+                "verbose" => self.global.verbose = true,
+                "quiet" => self.global.quiet = true,
+                "no-headers" => self.global.no_headers = true,
+                "header" | "output" | "timeout" | "color" | "socket" | "config" => {
                     let value = attached.or_else(|| words.next()).ok_or_else(|| lacks(option))?;
                     self.option(name, &value)?;
                 }
@@ -158,8 +171,8 @@ impl Words {
         words: &mut std::vec::IntoIter<String>,
     ) -> Result<(), Problem> {
         match letter {
-            "v" => self.output.verbose = true,
-            "q" => self.output.quiet = true,
+            "v" => self.global.verbose = true,
+            "q" => self.global.quiet = true,
             "h" => self.help = true,
             "H" => self.option("header", &words.next().ok_or_else(|| lacks("-H"))?)?,
             "o" => self.option("output", &words.next().ok_or_else(|| lacks("-o"))?)?,
@@ -208,10 +221,12 @@ impl Words {
                 let (name, value) = header(value).map_err(wrong)?;
                 self.headers.append(name, value);
             }
-            "output" => self.output.format = Format::from_str(value, true).map_err(wrong)?,
+            "socket" => self.global.socket = Some(value.into()),
+            "config" => self.global.config = Some(value.into()),
+            "output" => self.global.output = Format::from_str(value, true).map_err(wrong)?,
             "timeout" => {
-                self.timeout = duration::parse(value).map_err(wrong)?;
-                self.deadline = Some(self.timeout);
+                let timeout = duration::parse(value).map_err(wrong)?;
+                (self.global.timeout, self.deadline) = (Some(timeout), Some(timeout));
             }
             _ => {
                 let color = crate::output::Color::from_str(value, true).map_err(wrong)?;
@@ -261,8 +276,8 @@ mod tests {
             words.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(fields, [("name", "Ada"), ("age", "36"), ("loud", "true")]);
         assert_eq!(words.headers["x-user"], "ada");
-        assert!(words.output.verbose && words.output.is_json());
-        assert_eq!(words.timeout, Duration::from_secs(2));
+        assert!(words.global.verbose && words.output().is_json());
+        assert_eq!(words.timeout(), Duration::from_secs(2));
     }
 
     #[test]
@@ -270,7 +285,7 @@ mod tests {
         let words = read("set --x -5 -- --timeout 3 --verbose").unwrap();
         assert_eq!(words.fields[0], ("x".to_owned(), "-5".to_owned()));
         assert_eq!(words.fields[1], ("timeout".to_owned(), "3".to_owned()));
-        assert!(!words.output.verbose);
+        assert!(!words.global.verbose);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::wire::{self, Messages, Outcome};
 const STREAMS_PER_CONNECTION: usize = 50;
 
 /// A full backlog drops connects silently; the rest is still to be tried.
-const CONNECT_WAIT: Duration = Duration::from_millis(200);
+const CONNECT_WAIT: Duration = Duration::from_millis(50);
 
 /// Opens streams that send without end, takes their heads, and reads nothing more.
 pub(crate) async fn stall(proxy: &str, count: &str) -> Outcome {
@@ -60,6 +60,16 @@ pub(crate) async fn idle(address: &str, count: &str) -> Outcome {
     }
     println!("open {}", open.len());
     wire::input_closed().await;
+    Ok(())
+}
+
+/// Asks for a path over HTTP/1.1, closes its half of the connection at once, and prints how many bytes come.
+pub(crate) async fn half_close(address: &str, host: &str, path: &str) -> Outcome {
+    let mut socket = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await?;
+    socket.shutdown().await?;
+    println!("{}", tokio::io::copy(&mut socket, &mut tokio::io::sink()).await?);
     Ok(())
 }
 

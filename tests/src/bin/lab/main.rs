@@ -8,6 +8,7 @@
 //! lab stall PROXY COUNT              so many streams that send without end and are not read, until the input is closed
 //! lab paced PROXY SECONDS            bytes that one paced stream delivers in a time
 //! lab idle ADDRESS COUNT             so many connections that say nothing, until the input is closed
+//! lab half-close ADDRESS HOST PATH   ask, say that nothing more comes, and print the bytes of the answer
 //! lab vanish ADDRESS                 connections in five states, for a host that then loses its network
 //! ```
 #![expect(
@@ -41,6 +42,9 @@ fn main() -> ExitCode {
         ["stall", proxy, count] => runtime.block_on(hold::stall(proxy, count)),
         ["paced", proxy, seconds] => runtime.block_on(hold::paced(proxy, seconds)),
         ["idle", address, count] => runtime.block_on(hold::idle(address, count)),
+        ["half-close", address, host, path] => {
+            runtime.block_on(hold::half_close(address, host, path))
+        }
         ["vanish", address] => runtime.block_on(hold::vanish(address)),
         _ => Err("usage: lab wait-port|knock|serve|load|stall|paced|idle|vanish …".into()),
     };

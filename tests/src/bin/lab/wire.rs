@@ -114,11 +114,12 @@ pub(crate) async fn call(
     Ok((answer, body))
 }
 
-/// The gRPC status in a header block, and the network's own error number when it made the error.
+/// The gRPC status in a header block, and what the network says when it made the error: number and reason.
 pub(crate) fn status(headers: &HeaderMap) -> Option<(i32, Option<String>)> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let code = text("grpc-status")?.parse().ok()?;
-    Some((code, text("micro-error").map(str::to_owned)))
+    let reason = text("grpc-message").unwrap_or_default();
+    Some((code, text("micro-error").map(|number| format!("{number} {reason}"))))
 }
 
 /// Waits until whoever started this program closes its input.

@@ -1,0 +1,152 @@
+//! One function for each thing that takes bytes of strangers. Each must end, must not panic, and
+//! checks what holds for every input. The fuzzer calls them with what it makes up; the test
+//! `corpus` replays what is kept.
+
+mod mind;
+
+use bytes::{Bytes, BytesMut};
+use proto::exchange::{Part, Reader};
+use proto::frame::{Frame, MAX_FRAME};
+use proto::sign::Verify;
+use proto::{
+    Credential, Fault, NetworkId, Open, PublicKey, Record, Signature, Ticket, UnixTime, Verified,
+};
+
+/// A thing to be fed.
+pub(crate) type Target = fn(&[u8]);
+
+/// All of them, by the name of their corpus.
+pub(crate) const ALL: [(&str, Target); 10] = [
+    ("credential", credential),
+    ("exchange", exchange),
+    ("fault", fault),
+    ("frame", frame),
+    ("head", head),
+    ("join", join),
+    ("open", open),
+    ("record", record),
+    ("router", mind::router),
+    ("ticket", ticket),
+];
+
+/// Feeds the thing named `name`.
+///
+/// # Panics
+/// When there is none of that name, or the input found a mistake.
+pub(crate) fn feed(name: &str, input: &[u8]) {
+    let (_, target) = ALL.iter().find(|(known, _)| *known == name).expect("a known target");
+    target(input);
+}
+
+/// Believes every signature, so that what is behind the check is fed as well.
+struct Trusting;
+
+impl Verify for Trusting {
+    fn verify(&self, _: &PublicKey, _: &[u8], _: &Signature) -> bool {
+        true
+    }
+}
+
+/// What is read, written and read again, is the same.
+fn frame(input: &[u8]) {
+    let mut bytes = BytesMut::from(input);
+    while let Ok(Some(frame)) = Frame::decode(&mut bytes, MAX_FRAME) {
+        let mut written = BytesMut::new();
+        frame.encode(&mut written);
+        let again = Frame::decode(&mut written, MAX_FRAME);
+        assert_eq!(again, Ok(Some(frame)));
+        assert!(written.is_empty());
+    }
+}
+
+fn open(input: &[u8]) {
+    let mut bytes = BytesMut::from(input);
+    if let Ok(Some(open)) = Open::decode(&mut bytes) {
+        let mut written = BytesMut::new();
+        open.encode(&mut written);
+        assert_eq!(Open::decode(&mut written), Ok(Some(open)));
+    }
+}
+
+/// However the bytes are cut, the parts are the same.
+fn exchange(input: &[u8]) {
+    let Some((&cut, input)) = input.split_first() else { return };
+    let whole = parts(input, input.len().max(1));
+    let cut = parts(input, usize::from(cut).max(1));
+    // A part that cannot be read ends both; body bytes come in other pieces, but no other bytes.
+    assert_eq!(whole, cut);
+}
+
+fn parts(input: &[u8], size: usize) -> (Vec<Part>, bool) {
+    let mut reader = Reader::default();
+    let mut parts: Vec<Part> = Vec::new();
+    for chunk in input.chunks(size) {
+        reader.push(Bytes::copy_from_slice(chunk));
+        loop {
+            match (reader.next(), parts.last_mut()) {
+                (Ok(None), _) => break,
+                (Err(_), _) => return (parts, false),
+                (Ok(Some(Part::Data(more))), Some(Part::Data(before))) => {
+                    *before = [&before[..], &more[..]].concat().into();
+                }
+                (Ok(Some(part)), _) => parts.push(part),
+            }
+        }
+    }
+    (parts, true)
+}
+
+fn record(input: &[u8]) {
+    let Ok(record) = Record::decode(Bytes::copy_from_slice(input)) else { return };
+    assert_eq!(record.bytes(), input, "it is passed on as it came");
+    let network = NetworkId::from_bytes([0; 32]);
+    let _ = Verified::check(record, network, UnixTime(1), &Trusting);
+}
+
+fn credential(input: &[u8]) {
+    let Ok(credential) = Credential::decode(Bytes::copy_from_slice(input)) else { return };
+    let written = credential.encode();
+    assert_eq!(Credential::decode(written), Ok(credential.clone()));
+    let network = credential.issuer().network();
+    let _ = credential.check(network, &credential.grant().key, UnixTime(1), &Trusting);
+}
+
+fn ticket(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(ticket) = text.parse::<Ticket>() {
+        let again = ticket.to_text().parse::<Ticket>().expect("what is written can be read");
+        assert_eq!(again.to_text(), ticket.to_text());
+    }
+}
+
+fn head(input: &[u8]) {
+    for response in [false, true] {
+        let mut bytes = Bytes::copy_from_slice(input);
+        let begun = if response {
+            proto::head::take_response(&mut bytes).is_ok()
+        } else {
+            proto::head::take_request(&mut bytes).is_ok()
+        };
+        let mut left = bytes.len();
+        while begun && let Ok(Some(_)) = proto::head::take_field(&mut bytes) {
+            assert!(bytes.len() < left, "each field takes something");
+            left = bytes.len();
+        }
+    }
+}
+
+fn fault(input: &[u8]) {
+    if let Ok(fault) = Fault::decode(Bytes::copy_from_slice(input)) {
+        let mut written = BytesMut::new();
+        fault.encode(&mut written);
+        assert_eq!(Fault::decode(written.freeze()), Ok(fault));
+    }
+}
+
+fn join(input: &[u8]) {
+    let bytes = Bytes::copy_from_slice(input);
+    if let Ok(request) = proto::join::JoinRequest::decode(bytes.clone()) {
+        assert!(proto::join::JoinRequest::decode(request.encode()).is_ok());
+    }
+    let _ = proto::join::Answer::decode(bytes);
+}
