@@ -108,11 +108,22 @@ enum Meaning {
 /// Makes one authority of what the request line and `Host` say.
 fn take_host(head: &mut RequestHead) -> Result<(), Error> {
     one_authority(head)?;
-    // `user@host` reads as two names; no request may have it (RFC 9110 §4.2.4, RFC 9113 §8.3.1).
-    if head.authority.as_ref().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err(Error::Malformed("a host has no user"));
+    match &head.authority {
+        Some(authority) if !is_host_and_port(authority) => {
+            Err(Error::Malformed("the authority is not a host and a port"))
+        }
+        Some(_) | None => Ok(()),
     }
-    Ok(())
+}
+
+/// Whether there is nothing but a host and a number. `user@host` reads as two names, and no request
+/// may have it (RFC 9110 §4.2.4, RFC 9113 §8.3.1).
+fn is_host_and_port(authority: &http::uri::Authority) -> bool {
+    match authority.as_str().strip_prefix(authority.host()) {
+        Some("" | ":") => true,
+        Some(_) => authority.port_u16().is_some(),
+        None => false,
+    }
 }
 
 fn one_authority(head: &mut RequestHead) -> Result<(), Error> {

@@ -91,6 +91,14 @@ impl Sink {
         }
     }
 
+    /// [`Sink::reset`], also of what was finished and may not have arrived yet.
+    pub(crate) fn abandon(&mut self, code: Code) {
+        match self {
+            Self::Http2(sink) => sink.send.send_reset(reason(code)),
+            Self::Stream(sink) => sink.half().abandon(code),
+        }
+    }
+
     /// Ready when the other side wants nothing more. Registers for a wake-up otherwise.
     pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {

@@ -1,5 +1,8 @@
 //! Without file descriptors. Alone in its process, for the limit is the process's.
 
+#![allow(unreachable_pub, reason = "a module of a test is reachable from nowhere else")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
 mod common;
 
 use common::grpc::Client;

@@ -1,5 +1,8 @@
 //! Callers and nodes that do what nobody should: each is turned away, and nobody else notices.
 
+#![allow(unreachable_pub, reason = "a module of a test is reachable from nowhere else")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
 mod common;
 
 use std::net::SocketAddr;

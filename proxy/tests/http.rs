@@ -1,5 +1,8 @@
 //! HTTP/1.1 and HTTP/2 through the proxy: the same over one node as over two.
 
+#![allow(unreachable_pub, reason = "a module of a test is reachable from nowhere else")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
 mod common;
 
 use std::convert::Infallible;

@@ -38,6 +38,8 @@ pub(crate) struct Link {
     pub(crate) unwanted: Option<Time>,
     /// It was asked to be closed.
     pub(crate) closing: bool,
+    /// The other end told of somebody unknown: to be compared with soon, whoever opened the link.
+    pub(crate) compare: bool,
     cost: Cost,
     suspected: bool,
 }
@@ -166,6 +168,7 @@ impl Link {
             backlog: Backlog::new(backlog),
             unwanted: None,
             closing: false,
+            compare: false,
             cost: at_least_something(cost),
             suspected: !cost.is_finite(),
         }

@@ -48,13 +48,11 @@ fn f16_a_thousand_streams_that_nobody_reads_cost_others_nothing() {
         let (stalled, line) = hold(&lab, Host::Laptop, &["stall", PROXY, "1000"], "stalled");
         let held = paced(&lab);
         let grown = [network.laptop.rss_kib(), network.us.rss_kib()];
-        let grown = before
-            .iter()
-            .zip(grown)
-            .map(|(b, g)| g.saturating_sub(*b) as f64 / MIB)
-            .fold(0.0, f64::max);
+        let each: Vec<f64> =
+            before.iter().zip(grown).map(|(b, g)| g.saturating_sub(*b) as f64 / MIB).collect();
+        let grown = each.iter().copied().fold(0.0, f64::max);
         tests::say(&format!(
-            "F16 {line}; paced {:.0} % of before; memory + {grown:.0} MiB",
+            "F16 {line}; paced {:.0} % of before; memory of laptop and us + {each:.1?} MiB",
             held / free * 100.0
         ));
         assert_eq!(line, "stalled 1000 refused 0");
@@ -122,7 +120,7 @@ fn f17_a_caller_that_has_said_all_still_gets_its_whole_answer() {
     let (_nginx, dir) = programs::nginx(&lab, Host::Us, 19800);
     std::fs::write(dir.join("www/page"), vec![b'p'; BYTES]).expect("the lab is writable");
     let network = tests::node::Network::up(&lab, &micro);
-    network.us.expose("web", 19800, "http1");
+    network.us.expose("web", 19800, "http");
     network.laptop.wait_service("web");
     for _ in 0..TRIALS {
         let mut caller = lab.command(Host::Laptop, programs::lab_program());

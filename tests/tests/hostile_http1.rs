@@ -13,7 +13,7 @@ const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: web\r\nConnection: close\r\n
 /// A node with a service called `web`.
 fn web(origin: Origin) -> Option<(Alone, Origin)> {
     let node = Alone::up(&[])?;
-    node.expose("web", origin.address, "http1");
+    node.expose("web", origin.address, "http");
     Some((node, origin))
 }
 
@@ -162,13 +162,20 @@ fn odd_requests_of_one_meaning_are_passed_on_in_one_form() {
         ("\r\n\r\nGET /a HTTP/1.1\r\nHost: web\r\n\r\n", &["/a", "/hidden"]),
         ("GET /a HTTP/1.1\r\nHost: web\r\nContent-Length: 4\r\n\r\nGET ", &["/a", "/hidden"]),
         ("GET http://web/a HTTP/1.1\r\nHost: other\r\n\r\n", &["/a", "/hidden"]),
-        ("POST /a HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: Chunked\r\n\r\n4;x=\"\\\"\"\r\nevil\r\n0\r\nT: x\r\n\r\n",
-            &["/a", "/hidden"]),
+        (
+            "POST /a HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: Chunked\r\n\r\n4;x=\"\\\"\"\r\nevil\r\n0\r\nT: x\r\n\r\n",
+            &["/a", "/hidden"],
+        ),
         ("POST /a HTTP/1.1\r\nHost: web\r\nContent-Length: 0004\r\n\r\nevil", &["/a", "/hidden"]),
         // To be another protocol is asked of this connection, and never of the service's.
-        ("GET /a HTTP/1.1\r\nHost: web\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\n\r\n",
-            &["/a", "/hidden"]),
-        ("GET /a HTTP/1.1\r\nHost: web\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", &["/a", "/hidden"]),
+        (
+            "GET /a HTTP/1.1\r\nHost: web\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\n\r\n",
+            &["/a", "/hidden"],
+        ),
+        (
+            "GET /a HTTP/1.1\r\nHost: web\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+            &["/a", "/hidden"],
+        ),
     ] {
         let answer = ask(node.proxy, format!("{request}{HIDDEN}").as_bytes());
         assert_eq!(answer.matches("HTTP/1.1 200").count(), targets.len(), "{request:?}: {answer}");
@@ -199,15 +206,42 @@ fn bytes_that_a_service_sends_unasked_are_nobody_s_response() {
 #[test]
 fn hosts_have_one_form() {
     let Some((node, origin)) = web(Origin::start("")) else { return };
-    for host in ["web", "WEB", "Web.", "web:80", "web.localhost", "WEB.LOCALHOST:8081", "web.micro.internal"] {
+    for host in [
+        "web",
+        "WEB",
+        "Web.",
+        "web:80",
+        "web.localhost",
+        "WEB.LOCALHOST:8081",
+        "web.micro.internal",
+    ] {
         let answer = ask(node.proxy, get("/", &format!("Host: {host}\r\n")).as_bytes());
         assert!(answer.starts_with("HTTP/1.1 200"), "{host:?}: {answer}");
     }
     assert_eq!(origin.take().len(), 7);
     for host in [
-        "web, other", "web other", "user@web", "user:secret@web", "web@other", "web/", "web/../x", "web#", "web?x", "web\\",
-        "web%00", "%77eb", "web\u{0}", "web..", ".web", "web:80:80", "web:x", "web.localhost.evil", "localhost.web", "[web]",
-        "http://web", "",
+        "web, other",
+        "web other",
+        "user@web",
+        "user:secret@web",
+        "web@other",
+        "web/",
+        "web/../x",
+        "web#",
+        "web?x",
+        "web\\",
+        "web%00",
+        "%77eb",
+        "web\u{0}",
+        "web..",
+        ".web",
+        "web:80:80",
+        "web:x",
+        "web.localhost.evil",
+        "localhost.web",
+        "[web]",
+        "http://web",
+        "",
     ] {
         let answer = ask(node.proxy, get("/", &format!("Host: {host}\r\n")).as_bytes());
         assert!(answer.starts_with("HTTP/1.1 4"), "{host:?}: {answer}");
@@ -224,7 +258,17 @@ fn hosts_have_one_form() {
 #[test]
 fn paths_are_passed_on_as_they_are_or_not_at_all() {
     let Some((node, origin)) = web(Origin::start("")) else { return };
-    for path in ["//admin", "/a//b", "/%2e%2e/admin", "/a/../b", "/a%2Fb", "/%00", "/a;b=c", "/?a=b?c", "/a\\b"] {
+    for path in [
+        "//admin",
+        "/a//b",
+        "/%2e%2e/admin",
+        "/a/../b",
+        "/a%2Fb",
+        "/%00",
+        "/a;b=c",
+        "/?a=b?c",
+        "/a\\b",
+    ] {
         let answer = ask(node.proxy, get(path, "Host: web\r\n").as_bytes());
         let seen = origin.take();
         if answer.starts_with("HTTP/1.1 200") {
@@ -239,7 +283,15 @@ fn paths_are_passed_on_as_they_are_or_not_at_all() {
     let seen = origin.take();
     assert!(seen.iter().all(|request| request.target() == "/a"), "{seen:?} {answer}");
     // gRPC finds the service in the path, so a path has one spelling only.
-    for path in ["web.Say/Hello", "//web.Say/Hello", "/web%2eSay/Hello", "/%77eb.Say/Hello", "/./web.Say/Hello", "*", ""] {
+    for path in [
+        "web.Say/Hello",
+        "//web.Say/Hello",
+        "/web%2eSay/Hello",
+        "/%77eb.Say/Hello",
+        "/./web.Say/Hello",
+        "*",
+        "",
+    ] {
         let mut client = Client::connect(node.proxy);
         let mut block = vec![0x83, 0x86, 0x04, u8::try_from(path.len()).expect("a short path")];
         block.extend_from_slice(path.as_bytes());
@@ -266,10 +318,18 @@ fn headers_that_only_a_node_sets_are_believed_from_nobody() {
     for ours in ["micro-error", "micro-node", "micro-path", "micro_error", "x-micro-error"] {
         assert!(!lower.contains(ours), "{ours}: {answer}");
     }
-    origin.take();
+    let _first = origin.take();
     let forged = [
-        "x-micro-caller", "X-Micro-Node", "micro-caller", "Micro_Caller", "x_micro_caller", "micro-path", "micro-hop",
-        "MICRO_NODE", "micro_version", "x-micro-error",
+        "x-micro-caller",
+        "X-Micro-Node",
+        "micro-caller",
+        "Micro_Caller",
+        "x_micro_caller",
+        "micro-path",
+        "micro-hop",
+        "MICRO_NODE",
+        "micro_version",
+        "x-micro-error",
     ];
     for name in forged {
         for listed in ["", "Connection: x-micro-caller, host, content-length\r\n"] {

@@ -24,7 +24,7 @@ impl Ground {
     fn up() -> Option<Self> {
         let node = Alone::up(&[])?;
         let origin = Origin::start("");
-        node.expose("web", origin.address, "http1");
+        node.expose("web", origin.address, "http");
         let beat = Beat::start(node.proxy);
         beat.goes_on(20);
         // What the first HTTP/2 connection of a process costs is no flood's doing.
@@ -89,7 +89,12 @@ fn streams_that_make_the_server_reset_end_the_connection() {
         let mut client = Client::connect(ground.node.proxy);
         let said = streams().take_while(|stream| {
             let mut both = request(*stream, END_STREAM);
-            both.extend(frame(kind, END_HEADERS * u8::from(kind == Kind::Headers), *stream, payload));
+            both.extend(frame(
+                kind,
+                END_HEADERS * u8::from(kind == Kind::Headers),
+                *stream,
+                payload,
+            ));
             client.say(&both)
         });
         let said = said.count();
@@ -222,7 +227,8 @@ fn more_streams_than_allowed_are_refused_and_not_kept() {
     let Some(ground) = Ground::up() else { return };
     let mut client = Client::connect(ground.node.proxy);
     // Requests whose bodies never come.
-    let opened = streams().take(5_000).take_while(|stream| client.say(&request(*stream, 0))).count();
+    let opened =
+        streams().take(5_000).take_while(|stream| client.say(&request(*stream, 0))).count();
     ground.beat.goes_on(5);
     let held = ground.node.metric("micro_proxy_in_flight");
     assert!(held <= 1_100.0, "{held} of {opened} are carried");

@@ -15,7 +15,7 @@ const SILENT: usize = 10_000;
 fn ground() -> Option<(Alone, Beat)> {
     let node = Alone::up(&[])?;
     let origin = Origin::start("");
-    node.expose("web", origin.address, "http1");
+    node.expose("web", origin.address, "http");
     let beat = Beat::start(node.proxy);
     beat.goes_on(10);
     Some((node, beat))
@@ -44,8 +44,12 @@ fn nonsense() -> Vec<Vec<u8>> {
     all.push(b"*1\r\n$4\r\nPING\r\n".to_vec());
     all.push(b"PROXY TCP4 127.0.0.1 127.0.0.1 1 1\r\nGET / HTTP/1.1\r\n\r\n".to_vec());
     all.push(format!("GET /{} HTTP/1.1\r\nHost: web\r\n\r\n", "x".repeat(300_000)).into_bytes());
-    all.push(format!("GET / HTTP/1.1\r\nHost: web\r\nX: {}\r\n\r\n", "x".repeat(300_000)).into_bytes());
-    all.push(format!("GET / HTTP/1.1\r\nHost: web\r\n{}\r\n", "X: y\r\n".repeat(20_000)).into_bytes());
+    all.push(
+        format!("GET / HTTP/1.1\r\nHost: web\r\nX: {}\r\n\r\n", "x".repeat(300_000)).into_bytes(),
+    );
+    all.push(
+        format!("GET / HTTP/1.1\r\nHost: web\r\n{}\r\n", "X: y\r\n".repeat(20_000)).into_bytes(),
+    );
     all.push(format!("GET / HTTP/1.1\r\nHost: web\r\n{}", "\r".repeat(1000)).into_bytes());
     all
 }
@@ -76,7 +80,11 @@ fn nonsense_at_any_port_is_refused_and_costs_nothing() {
         assert!(is_refusal(&answer), "the socket: {answer}");
     }
     beat.goes_on(10);
-    assert!(node.metric("micro_proxy_turned_away_total{reason=\"Unknown\"}") > 0.0, "{}", node.metrics());
+    assert!(
+        node.metric("micro_proxy_turned_away_total{reason=\"Unknown\"}") > 0.0,
+        "{}",
+        node.metrics()
+    );
     let grown = node.rss_kib().saturating_sub(before);
     assert!(node.running() && grown <= GROWTH_KIB, "memory + {grown} KiB");
     beat.stop();
@@ -88,7 +96,8 @@ fn datagrams_that_mean_nothing_are_dropped() {
     let before = node.rss_kib();
     let socket = UdpSocket::bind("127.0.0.1:0").expect("the loopback has ports");
     // A first packet of QUIC: long header, version 1, ids of eight bytes, no token (RFC 9000 §17.2.2).
-    let mut initial = vec![0xc3, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0x44, 0x80];
+    let mut initial =
+        vec![0xc3, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0x44, 0x80];
     initial.resize(1200, 0x5a);
     let mut versions = initial.clone();
     versions[1..5].copy_from_slice(&[0x0a, 0x0a, 0x0a, 0x0a]);
@@ -116,7 +125,10 @@ fn datagrams_that_mean_nothing_are_dropped() {
     fresh.send_to(&versions, node.link).expect("the loopback takes it");
     let mut answer = [0; 1500];
     let length = fresh.recv(&mut answer).expect("an answer");
-    assert!(length > 5 && answer[0] & 0x80 != 0 && answer[1..5] == [0; 4], "no version negotiation");
+    assert!(
+        length > 5 && answer[0] & 0x80 != 0 && answer[1..5] == [0; 4],
+        "no version negotiation"
+    );
     beat.stop();
 }
 
@@ -222,10 +234,11 @@ fn ten_thousand_connections_that_say_nothing_cost_little_and_are_freed() {
 fn without_descriptors_callers_are_turned_away_and_come_back_later() {
     let Some(mut node) = Alone::up_as(&[], &[], Some(256), b"") else { return };
     let origin = Origin::start("");
-    node.expose("web", origin.address, "http1");
+    node.expose("web", origin.address, "http");
     let hold: Vec<_> = silent(node.proxy, 1_000);
     until("descriptors are used up", || {
-        node.running() && node.fds() >= 240 || node.said().contains("no socket for a new connection")
+        node.running() && node.fds() >= 240
+            || node.said().contains("no socket for a new connection")
     });
     drop(hold);
     until("calls are served again", || {

@@ -22,7 +22,7 @@ impl<'a> Web<'a> {
     fn up(lab: &'a Lab, micro: &Path) -> Self {
         let (nginx, dir) = programs::nginx(lab, Host::Us, PORT);
         let network = Network::up(lab, micro);
-        network.us.expose("web", PORT, "http1");
+        network.us.expose("web", PORT, "http");
         network.laptop.wait_service("web");
         Self { lab, www: dir.join("www"), _nginx: nginx, _network: network }
     }

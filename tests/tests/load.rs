@@ -22,7 +22,7 @@ fn beside_others(program: &str, args: &[&str]) -> Option<Ran> {
     let (_nginx, _) = programs::nginx(&lab, Host::Us, WEB_PORT);
     let _echo = programs::lab_service(&lab, Host::Us, "us", ECHO_PORT);
     let mut network = Network::up(&lab, &micro);
-    network.us.expose("web", WEB_PORT, "http1");
+    network.us.expose("web", WEB_PORT, "http");
     network.us.expose("lab.echo", ECHO_PORT, "grpc");
     network.laptop.wait_service("web");
     network.laptop.wait_service("lab.echo");

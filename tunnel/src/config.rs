@@ -103,11 +103,11 @@ pub struct Limits {
     pub wall: fn() -> UnixTime,
 }
 
-/// Streams of one peer at once.
-const STREAMS: u32 = 1024;
+/// Streams of one peer at once: those of a thousand readers that are slow, and room for others.
+const STREAMS: u32 = 1280;
 /// What one reader that is slow may have waiting. All streams of a link together stay near a
 /// hundred MiB; one stream alone is as fast as this is large for each round trip.
-const STREAM_WINDOW: u32 = 96 << 10;
+const STREAM_WINDOW: u32 = 80 << 10;
 
 impl Default for Limits {
     fn default() -> Self {

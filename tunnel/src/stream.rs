@@ -149,6 +149,14 @@ impl SendHalf {
         }
     }
 
+    /// [`SendHalf::reset`], also after [`SendHalf::finish`]: what was written and did not arrive is
+    /// not sent again. For a call that was given up while the path was silent: the other side must
+    /// not begin with it when the path is back.
+    pub fn abandon(&mut self, code: Code) {
+        self.ended = true;
+        self.inner.reset(code);
+    }
+
     /// Waits until the other side wants nothing more, and gives its code. Pends for ever when it
     /// took everything there was. Safe to cancel.
     pub async fn stopped(&mut self) -> Code {

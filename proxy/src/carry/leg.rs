@@ -50,7 +50,7 @@ pub(crate) async fn local(
         Ok(ready) => ready,
         Err(error) => return Err(Failed { error, source: Some(source) }),
     };
-    let request = match http_request(head, address) {
+    let request = match http_request(*head, address) {
         Ok(request) => request,
         Err(error) => return Err(Failed { error, source: None }),
     };
@@ -133,7 +133,7 @@ async fn over_http1(
     }
 }
 
-fn http_request(head: Box<RequestHead>, address: &str) -> Result<Request<()>, Error> {
+fn http_request(head: RequestHead, address: &str) -> Result<Request<()>, Error> {
     let authority = match head.authority {
         Some(authority) => authority,
         None => Authority::try_from(address)
@@ -203,9 +203,11 @@ pub(crate) async fn remote(
             held: Held::default(),
         }),
         Err(error) => {
-            if matches!(error, Error::Deadline) {
-                reader.stop(Code::Deadline);
-            }
+            let late = matches!(error, Error::Deadline);
+            let code = if late { Code::Deadline } else { Code::Cancelled };
+            reader.stop(code);
+            // Whatever is still on its way must not reach the service once the path is back.
+            upload.pump.sink().abandon(code);
             Err(upload.failed(error))
         }
     }

@@ -1,6 +1,7 @@
 //! Two nodes in one process, a program at one of them and services at either.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 pub mod grpc;
 pub mod service;

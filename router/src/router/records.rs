@@ -52,7 +52,14 @@ impl Router {
             }
             Outcome::Same => self.flood.known(&record, link),
             Outcome::Stale(newer) => self.push(link, newer, now),
-            Outcome::Refused(why) => self.reject(link, &record, why),
+            Outcome::Refused(why) => {
+                let unknown = self.lsdb.origin(&record.id().origin).is_none();
+                if unknown && let Some(link) = self.links.get_mut(link) {
+                    link.compare = true;
+                    self.compare_soon(now);
+                }
+                self.reject(link, &record, why);
+            }
         }
     }
 

@@ -28,6 +28,9 @@ use crate::timer::Timer;
 
 /// How often each link is compared, give or take a quarter.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
+/// How soon it is compared when there is reason to: somebody is reached again, of whom a neighbour
+/// may have kept nothing, or a neighbour tells of somebody unknown.
+const COMPARE_SOON: Duration = Duration::from_millis(400);
 /// Bytes of one summary or list of wants, below [`MAX_FRAME`] with its framing.
 const PIECE: usize = MAX_FRAME - 8 * 1024;
 /// The wait before more is sent on a link that has more waiting.
@@ -42,6 +45,11 @@ impl Router {
     pub(super) fn arm_digest(&mut self, now: Time) {
         let due = now + self.chance.around(COMPARE_EVERY);
         self.timers.set(Timer::Digest, due);
+    }
+
+    pub(super) fn compare_soon(&mut self, now: Time) {
+        let due = now + self.chance.around(COMPARE_SOON);
+        self.timers.arm(Timer::Digest, due);
     }
 
     /// Sends a record to one neighbour.
@@ -94,14 +102,17 @@ impl Router {
         }
     }
 
-    /// Compares with every neighbour whose link was opened here.
+    /// Compares with every neighbour whose link was opened here, or that has told of somebody unknown.
     pub(super) fn send_digests(&mut self, now: Time) {
         if self.leaving {
             return;
         }
-        let ours = self.links.iter().filter(|(_, link)| link.dialled && !link.closing);
-        let ours: Vec<_> = ours.map(|(id, _)| id).collect();
-        for id in ours {
+        let compare = |(id, link): (LinkId, &mut crate::links::Link)| {
+            let asked = std::mem::take(&mut link.compare);
+            ((link.dialled || asked) && !link.closing).then_some(id)
+        };
+        let links: Vec<_> = self.links.iter_mut().filter_map(compare).collect();
+        for id in links {
             self.send_digest(id);
         }
         self.arm_digest(now);

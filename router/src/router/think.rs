@@ -8,7 +8,7 @@ use proto::record::{Body, Kind};
 use proto::{Cost, NodeId, ServiceName, Time, UnixTime};
 
 use super::Router;
-use crate::lsdb::record_id;
+use crate::lsdb::{Origin, record_id};
 use crate::output::{Note, Output};
 use crate::paths::{self, Way};
 use crate::routes::{Adjacent, Instance, NodeRoute, ServiceRoutes};
@@ -44,7 +44,8 @@ impl Router {
                 self.work_out_paths(now);
                 self.timers.arm(Timer::Dial, now);
             } else {
-                self.timers.arm(Timer::Paths, due);
+                // All at once then: under a storm of changes nobody gains by seeing half of each.
+                return self.timers.arm(Timer::Paths, due);
             }
         }
         self.publish();
@@ -65,6 +66,9 @@ impl Router {
             let reachable = self.ways.contains_key(&node);
             if self.lsdb.set_reachable(&node, reachable, now) && node != self.me {
                 self.note(if reachable { Note::Found(node) } else { Note::Lost(node) });
+                if reachable {
+                    self.compare_soon(now);
+                }
             }
             self.stale.nodes.insert(node);
             self.stale_services_of(node);
@@ -144,13 +148,7 @@ impl Router {
         let origin = self.lsdb.origin(&id)?;
         let node = origin.node()?;
         let way = self.ways.get(&id);
-        let links = self.graph.neighbours(&id).map(|(far, cost)| Adjacent {
-            node: far,
-            cost,
-            path: self.path_kind(id, far),
-        });
-        let mut links: Vec<_> = links.collect();
-        links.sort_unstable_by_key(|link| link.node);
+        let links = self.links_of(id, origin);
         let grant = node.credential.grant();
         let expires: UnixTime = node.credential.expires();
         Some(NodeRoute {
@@ -170,14 +168,21 @@ impl Router {
         })
     }
 
-    fn path_kind(&self, near: NodeId, far: NodeId) -> proto::record::PathKind {
-        let id = record_id(near, Kind::ADJACENCY, far.as_bytes());
-        match self.lsdb.get(&id).map(|record| record.body()) {
-            Some(Body::Adjacency(_, adjacency)) => adjacency.path,
-            Some(Body::Node(_) | Body::Service(..) | Body::Gone | Body::Unknown) | None => {
-                proto::record::PathKind::default()
+    /// The links that `id` reports and the other ends confirm, by neighbour.
+    fn links_of(&self, id: NodeId, origin: &Origin) -> Vec<Adjacent> {
+        let mut mutual: Vec<_> = self.graph.neighbours(&id).collect();
+        mutual.sort_unstable_by_key(|(far, _)| *far);
+        let mut mutual = mutual.into_iter().peekable();
+        let mut links = Vec::with_capacity(mutual.len());
+        // Both are in the order of the neighbours' ids.
+        for record in origin.records() {
+            let Body::Adjacency(far, adjacency) = record.body() else { continue };
+            while mutual.next_if(|(id, _)| id < far).is_some() {}
+            if let Some((node, cost)) = mutual.next_if(|(id, _)| id == far) {
+                links.push(Adjacent { node, cost, path: adjacency.path });
             }
         }
+        links
     }
 }
 

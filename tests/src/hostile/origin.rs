@@ -121,8 +121,9 @@ fn serve(
         };
         request.body = input.drain(..end).collect();
         lock(all).push(request);
+        let length = BODY.len();
         let answer =
-            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{more}\r\n{BODY}", BODY.len());
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{more}\r\n{BODY}{after}");
         if stream.write_all(answer.as_bytes()).is_err() {
             return;
         }

@@ -16,7 +16,7 @@ use chance::Chance;
 use world::{MILLI, Micros, SECOND, Weather, World};
 
 /// Seeds that every build tries. Those that once found a mistake are among them.
-const KEPT: std::ops::RangeInclusive<u64> = 1..=220;
+const KEPT: std::ops::RangeInclusive<u64> = 1..=200;
 /// After the last fault, all agree within this.
 const AGREE_WITHIN: Micros = 30 * SECOND;
 /// What nobody wants any more is closed by then, and all is quiet.

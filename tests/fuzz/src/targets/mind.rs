@@ -163,7 +163,8 @@ impl Story<'_> {
     }
 
     fn input(&mut self) -> Option<Input> {
-        let cost = |n: u64| Cost::from_micros(u32::try_from(n.saturating_mul(1000)).unwrap_or(u32::MAX));
+        let cost =
+            |n: u64| Cost::from_micros(u32::try_from(n.saturating_mul(1000)).unwrap_or(u32::MAX));
         Some(match self.byte() % 10 {
             0 | 1 => {
                 let node = id(Key(self.byte() % 8));
