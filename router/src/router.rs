@@ -83,6 +83,8 @@ pub struct Router {
     /// Own records the network has in versions above ours.
     ahead: BTreeMap<(Kind, Bytes), Version>,
     reissued: Option<Time>,
+    /// When digests were sent last.
+    compared: Option<Time>,
 
     ways: BTreeMap<NodeId, Way>,
     routes: Arc<Routes>,
@@ -135,6 +137,7 @@ impl Router {
             flood: Flood::default(),
             ahead: BTreeMap::new(),
             reissued: None,
+            compared: None,
             ways: BTreeMap::new(),
             routes: Arc::new(Routes::empty(me)),
             stale: Stale::default(),

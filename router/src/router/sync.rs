@@ -31,6 +31,8 @@ const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// How soon it is compared when there is reason to: somebody is reached again, of whom a neighbour
 /// may have kept nothing, or a neighbour tells of somebody unknown.
 const COMPARE_SOON: Duration = Duration::from_millis(400);
+/// But not more often than this: while many come, most of what differs is on its way.
+const COMPARE_AGAIN: Duration = Duration::from_secs(3);
 /// Bytes of one summary or list of wants, below [`MAX_FRAME`] with its framing.
 const PIECE: usize = MAX_FRAME - 8 * 1024;
 /// The wait before more is sent on a link that has more waiting.
@@ -49,6 +51,7 @@ impl Router {
 
     pub(super) fn compare_soon(&mut self, now: Time) {
         let due = now + self.chance.around(COMPARE_SOON);
+        let due = self.compared.map_or(due, |last| due.max(last + COMPARE_AGAIN));
         self.timers.arm(Timer::Digest, due);
     }
 
@@ -115,6 +118,7 @@ impl Router {
         for id in links {
             self.send_digest(id);
         }
+        self.compared = Some(now);
         self.arm_digest(now);
     }
 
@@ -206,16 +210,16 @@ impl Router {
     ) {
         let mut wanted = Vec::new();
         for (origin, records) in theirs {
-            let epoch = self.lsdb.origin(origin).map(Origin::epoch).unwrap_or_default();
+            let held = self.lsdb.origin(origin);
+            let epoch = held.map(Origin::epoch).unwrap_or_default();
             for ((kind, key), version) in records {
-                let id = record_id(*origin, *kind, key);
-                let newer = match self.lsdb.get(&id) {
+                let newer = match held.and_then(|held| held.get(*kind, key)) {
                     Some(held) => held.version() < *version,
                     // What belongs to an earlier life would not be taken in.
                     None => *kind == Kind::NODE || version.epoch >= epoch,
                 };
                 if newer {
-                    wanted.push(id);
+                    wanted.push(record_id(*origin, *kind, key));
                 }
             }
         }

@@ -28,8 +28,12 @@ pub(crate) async fn run(name: &str, address: &str) -> Outcome {
     loop {
         let (socket, _) = listener.accept().await?;
         let service = Arc::clone(&service);
-        // A connection that fails is its client's affair; the service goes on.
-        tokio::spawn(async move { service.connection(socket).await });
+        // A connection that fails is its client's affair; the service goes on, and says why.
+        tokio::spawn(async move {
+            if let Err(error) = service.connection(socket).await {
+                eprintln!("lab: a connection ended: {error}");
+            }
+        });
     }
 }
 
