@@ -113,6 +113,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`DecodeError`] for an unknown critical frame or one above its bound. Final.
+    #[expect(clippy::should_implement_trait, reason = "`None` is not the end: more may arrive")]
     pub fn next(&mut self) -> Result<Option<Part>, DecodeError> {
         loop {
             match self.state {

@@ -126,9 +126,12 @@ impl LabelReader {
     }
 }
 
+/// A key, and the value it must have; `None` for any.
+type Requirement = (Arc<str>, Option<Arc<str>>);
+
 /// What the labels of an instance must be: every requirement must hold. Empty asks for nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Selector(Arc<[(Arc<str>, Option<Arc<str>>)]>);
+pub struct Selector(Arc<[Requirement]>);
 
 /// Why a text is not a selector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -128,6 +128,7 @@ impl Fields {
     /// # Errors
     /// [`DecodeError::Truncated`] for a field that promises more than there is,
     /// [`DecodeError::TooLarge`] after [`MAX_FIELDS`].
+    #[expect(clippy::should_implement_trait, reason = "the error ends it, so `?` stands first")]
     pub fn next(&mut self) -> Result<Option<(u64, Value)>, DecodeError> {
         if self.rest.is_empty() {
             return Ok(None);

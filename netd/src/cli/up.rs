@@ -27,7 +27,7 @@ pub struct UpArgs {
     /// Name of the network [default: that of the ticket, else local-USER].
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
-    /// UDP address for links; may be given several times [default: [::]:8085 or the next free].
+    /// UDP address for links; may be given several times [default: `[::]:8085` or the next free].
     #[arg(long, value_name = "ADDRESS")]
     address: Vec<String>,
     /// What others are told to dial, when it is not what the node finds out.

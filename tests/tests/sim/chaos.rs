@@ -51,11 +51,9 @@ fn something(world: &mut World, hostile: bool) {
         }
         55..63 if alive.len() > 3 => world.crash(living),
         63..66 if alive.len() > 3 => world.leave(living),
-        66..80 => {
-            if world.hosts[any].life.is_none() || !alive.contains(&any) {
-                let lost_clock = world.chance.percent(20);
-                world.start(any, lost_clock);
-            }
+        66..80 if world.hosts[any].life.is_none() || !alive.contains(&any) => {
+            let lost_clock = world.chance.percent(20);
+            world.start(any, lost_clock);
         }
         80..84 => {
             let cut = world.chance.draw();

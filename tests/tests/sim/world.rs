@@ -295,12 +295,15 @@ impl World {
         }
     }
 
-    /// Whether two hosts are linked by something that works.
-    pub(crate) fn linked(&self, a: usize, b: usize) -> bool {
-        self.wires.values().any(|wire| {
-            let [(x, _), (y, _)] = wire.ends;
-            ((x, y) == (a, b) || (y, x) == (a, b)) && !wire.suspected && self.passes(wire)
-        })
+    /// Which hosts are linked by something that works, both ways round.
+    pub(crate) fn linked(&self) -> BTreeSet<(usize, usize)> {
+        let works = self.wires.values().filter(|wire| !wire.suspected && self.passes(wire));
+        works
+            .flat_map(|wire| {
+                let [(a, _), (b, _)] = wire.ends;
+                [(a, b), (b, a)]
+            })
+            .collect()
     }
 
     pub(crate) fn run_until(&mut self, end: Micros) {

@@ -88,7 +88,7 @@ impl Tunnel {
     }
 
     /// Asks `issuer` for a newer grant of this node. It is checked, and not yet used: store it in
-    /// [`Config::credential`].
+    /// [`Config::credential`](crate::Config::credential).
     ///
     /// # Errors
     /// [`AskError`] when there is no valid grant to be had.

@@ -58,7 +58,7 @@ fn credential(key: Key, seconds: u64) -> Credential {
         network: network(),
         key: key.public_key(),
         network_name: "fuzz".into(),
-        roles: if key.0 % 2 == 0 { Roles::NONE.with(Role::Relay) } else { Roles::NONE },
+        roles: if key.0.is_multiple_of(2) { Roles::NONE.with(Role::Relay) } else { Roles::NONE },
         namespaces: vec![Pattern::any()],
         services: vec![Pattern::new(services).expect("a pattern")],
         serial: 1,
@@ -72,7 +72,7 @@ fn credential(key: Key, seconds: u64) -> Credential {
 fn node(key: Key, seconds: u64) -> Node {
     Node {
         name: format!("n{}", key.0),
-        region: if key.0 % 2 == 0 { "eu".into() } else { String::new() },
+        region: if key.0.is_multiple_of(2) { "eu".into() } else { String::new() },
         labels: LabelSet::default(),
         addresses: Vec::new(),
         release: String::new(),
@@ -171,7 +171,7 @@ impl Story<'_> {
                 let up = LinkEvent::Up {
                     node,
                     cost: cost(self.number()),
-                    dialled: self.byte() % 2 == 0,
+                    dialled: self.byte().is_multiple_of(2),
                 };
                 Input::Link(self.link(), up)
             }

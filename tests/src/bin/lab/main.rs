@@ -13,6 +13,7 @@
 //! ```
 #![expect(
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "what it prints is its answer to the test that started it"
 )]
 
