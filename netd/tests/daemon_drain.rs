@@ -41,7 +41,7 @@ fn open_calls_finish_and_new_ones_are_refused() {
     let ada = User::new();
     let mut node = ada.up("a", &[]);
     let (slow, port) = Slow::start();
-    node.run(&["expose", "shop", &port, "--protocol", "http1"]).ok();
+    node.run(&["expose", "shop", &port, "--protocol", "http"]).ok();
     node.wait_for("services=shop");
     let proxy = node.proxy();
     let at = proxy.clone();
@@ -73,7 +73,7 @@ fn a_second_signal_stops_at_once() {
     let ada = User::new();
     let mut node = ada.up("a", &["--drain-grace", "1h"]);
     let (slow, port) = Slow::start();
-    node.run(&["expose", "shop", &port, "--protocol", "http1"]).ok();
+    node.run(&["expose", "shop", &port, "--protocol", "http"]).ok();
     node.wait_for("services=shop");
     let proxy = node.proxy();
     let mut caller = TcpStream::connect(proxy).unwrap();
@@ -91,7 +91,7 @@ fn calls_that_outlast_the_grace_are_cut_off() {
     let ada = User::new();
     let mut node = ada.up("a", &["--drain-grace", "1s"]);
     let (slow, port) = Slow::start();
-    node.run(&["expose", "shop", &port, "--protocol", "http1"]).ok();
+    node.run(&["expose", "shop", &port, "--protocol", "http"]).ok();
     node.wait_for("services=shop");
     let mut caller = TcpStream::connect(node.proxy()).unwrap();
     caller.write_all(REQUEST.as_bytes()).unwrap();
@@ -107,7 +107,7 @@ fn peers_hear_at_once_that_a_node_leaves() {
     let first = ada.up("a", &[]);
     let mut second = bob.up("b", &["--join", &first.invite(&["--service", "*"])]);
     let (_slow, port) = Slow::start();
-    second.run(&["expose", "shop", &port, "--protocol", "http1"]).ok();
+    second.run(&["expose", "shop", &port, "--protocol", "http"]).ok();
     first.wait_for("services=shop");
     second.signal("TERM");
     assert_eq!(second.wait_end(), Some(0));

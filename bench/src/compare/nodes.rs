@@ -47,7 +47,7 @@ pub(super) fn start(
     let ticket = text(&invitation, &["ticket"])?;
     let (far_node, far_ready) = far.up(scratch, &["--join", &ticket])?;
     far.run(&["expose", ECHO, &backend.grpc.to_string(), "--protocol", "grpc"])?;
-    far.run(&["expose", FILES, &backend.http.to_string(), "--protocol", "http1"])?;
+    far.run(&["expose", FILES, &backend.http.to_string(), "--protocol", "http"])?;
 
     for (running, ready_ms) in [(&near_node, near_ready), (&far_node, far_ready)] {
         let watched = running.watched();
