@@ -12,11 +12,12 @@
 //! | [`grant`], [`ticket`], [`join`] | membership and how it is obtained |
 //! | [`record`] | the signed link-state records that nodes flood |
 //! | [`frame`] | the control stream of a link |
-//! | [`open`], [`head`], [`exchange`], [`fault`] | a call: its first bytes, its frames, its failure |
+//! | [`open`], [`head`], [`exchange`], [`fault`], [`credit`] | a call: its first bytes, its frames, its failure, its flow |
 //! | [`micro`] | protobuf of the go-micro faces |
 //! | [`wire`], [`varint`] | the two codecs under all of it |
 
 pub mod cost;
+pub mod credit;
 pub mod error;
 pub mod exchange;
 pub mod fault;

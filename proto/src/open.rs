@@ -30,6 +30,8 @@ pub enum OpenKind {
     Renew,
     /// Bytes that are sent back as they are: `micro network ping`.
     Echo,
+    /// What the other end may send on its streams: see [`crate::credit`].
+    Credit,
     /// A kind of a newer release.
     Other(u64),
 }
@@ -160,6 +162,7 @@ impl OpenKind {
             Self::Join => 3,
             Self::Renew => 4,
             Self::Echo => 5,
+            Self::Credit => 6,
             Self::Other(code) => code,
         }
     }
@@ -171,6 +174,7 @@ impl OpenKind {
             3 => Self::Join,
             4 => Self::Renew,
             5 => Self::Echo,
+            6 => Self::Credit,
             code => Self::Other(code),
         }
     }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use proto::credit::INITIAL;
 use proto::{Credential, Epoch, NetworkId, NodeId, UnixTime};
 
+use crate::credit::{LARGEST, SPARE};
 use crate::identity::Keypair;
 use crate::issuer::Desk;
 
@@ -105,9 +107,10 @@ pub struct Limits {
 
 /// Streams of one peer at once: those of a thousand readers that are slow, and room for others.
 const STREAMS: u32 = 1280;
-/// What one reader that is slow may have waiting. All streams of a link together stay near a
-/// hundred MiB; one stream alone is as fast as this is large for each round trip.
-const STREAM_WINDOW: u32 = 80 << 10;
+/// What the streams of one link may have on their way all together: what each may begin with, what
+/// they may grow by, and room for the streams of the link itself. Senders keep to less by the
+/// credit they are given; this is for those that do not.
+const PEER_WINDOW: u64 = STREAMS as u64 * INITIAL + SPARE + (4 << 20);
 
 impl Default for Limits {
     fn default() -> Self {
@@ -116,10 +119,8 @@ impl Default for Limits {
             strangers: 512,
             dials: 256,
             streams: STREAMS,
-            stream_window: STREAM_WINDOW,
-            // Room for every stream that nobody reads, and for the control stream beside them: with
-            // less, a few slow readers would hold up everybody else on the link.
-            peer_window: STREAM_WINDOW * STREAMS + (4 << 20),
+            stream_window: LARGEST as u32,
+            peer_window: PEER_WINDOW as u32,
             send_window: 4 << 20,
             arrivals: 4096,
             frames: 1024,

@@ -43,6 +43,7 @@ pub mod config;
 pub mod control;
 mod cost;
 pub mod counters;
+mod credit;
 pub mod dial;
 pub mod door;
 pub mod durable;

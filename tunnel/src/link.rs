@@ -19,6 +19,7 @@ use tokio::time::Instant;
 pub(crate) use task::run;
 
 use crate::close::Close;
+use crate::credit::Credits;
 use crate::greet::Peer;
 use crate::stream::{RecvHalf, SendHalf, Stream};
 use crate::transport::{Connection, Receiver, Sender};
@@ -77,6 +78,7 @@ pub(crate) struct Shared {
     pub(crate) connection: Connection,
     pub(crate) credential: ArcSwap<Credential>,
     pub(crate) frames: mpsc::Sender<Frame>,
+    pub(crate) credits: Credits,
     state: AtomicU8,
     cost: AtomicU64,
     /// Halves of streams that are open.
@@ -103,21 +105,37 @@ struct Asks {
 
 /// Counts a half of a stream as long as it lives.
 #[derive(Debug)]
-pub(crate) struct InUse(Arc<Shared>);
+pub(crate) struct InUse {
+    link: Arc<Shared>,
+    counted: bool,
+}
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        let last = self.0.halves.fetch_sub(1, Ordering::Relaxed) == 1;
-        if last && self.0.state() == State::Draining {
-            self.0.wake.notify_one();
-        }
+        self.uncount();
     }
 }
 
 impl InUse {
+    /// The link.
+    pub(crate) fn link(&self) -> &Arc<Shared> {
+        &self.link
+    }
+
+    /// Counts it no more.
+    pub(crate) fn uncount(&mut self) {
+        if !std::mem::take(&mut self.counted) {
+            return;
+        }
+        let last = self.link.halves.fetch_sub(1, Ordering::Relaxed) == 1;
+        if last && self.link.state() == State::Draining {
+            self.link.wake.notify_one();
+        }
+    }
+
     /// Waits until the link is suspected and has stayed so for `grace`.
     pub(crate) fn doubted(&self, grace: Duration) -> impl Future<Output = ()> + Send + use<> {
-        let link = Arc::clone(&self.0);
+        let link = Arc::clone(&self.link);
         async move {
             loop {
                 // Made before the state is read: what happens between is not missed.
@@ -153,6 +171,7 @@ impl Shared {
             connection,
             credential: ArcSwap::new(Arc::clone(&peer.credential)),
             frames,
+            credits: Credits::default(),
             state: AtomicU8::new(State::Live as u8),
             cost: AtomicU64::new(0),
             halves: AtomicUsize::new(0),
@@ -228,7 +247,7 @@ impl Shared {
 
     fn in_use(self: &Arc<Self>) -> InUse {
         self.halves.fetch_add(1, Ordering::Relaxed);
-        InUse(Arc::clone(self))
+        InUse { link: Arc::clone(self), counted: true }
     }
 
     /// A stream of this link, counted as open until both halves are dropped.

@@ -273,6 +273,10 @@ impl Connection {
         gone(self.inner.closed().await)
     }
 
+    pub(crate) fn rtt(&self) -> Duration {
+        self.inner.rtt()
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         let stats = self.inner.stats();
         Stats {
@@ -296,6 +300,10 @@ impl fmt::Debug for Connection {
 pub(crate) struct Sender(quinn::SendStream);
 
 impl Sender {
+    pub(crate) fn id(&self) -> u64 {
+        VarInt::from(self.0.id()).into_inner()
+    }
+
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -338,6 +346,10 @@ impl Sender {
 pub(crate) struct Receiver(quinn::RecvStream);
 
 impl Receiver {
+    pub(crate) fn id(&self) -> u64 {
+        VarInt::from(self.0.id()).into_inner()
+    }
+
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,

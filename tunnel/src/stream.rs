@@ -2,14 +2,16 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use proto::fault::Code;
 use smallvec::SmallVec;
 
 use crate::close::Gone;
+use crate::credit::{self, Inbound, Outbound};
 use crate::link::InUse;
 use crate::transport;
 
@@ -57,7 +59,8 @@ pub struct SendHalf {
     ended: bool,
     /// The wait of [`SendHalf::poll_stopped`], which must outlive one poll.
     stopping: Option<Stopping>,
-    _link: InUse,
+    credit: Outbound,
+    link: InUse,
 }
 
 /// Waits until the other side wants nothing more.
@@ -76,7 +79,18 @@ pub struct RecvHalf {
     /// What was read together with the `Open`.
     first: Option<Bytes>,
     ended: bool,
+    /// `None` for a stream that is none of a call.
+    credit: Option<Inbound>,
     link: InUse,
+}
+
+impl Stream {
+    /// Makes it a stream of the link itself: no call, and not held to credit.
+    pub(crate) fn uncount(&mut self) {
+        self.send.link.uncount();
+        self.recv.link.uncount();
+        self.recv.credit = None;
+    }
 }
 
 /// Chunks of one write that fit on the stack, besides the `Open`.
@@ -84,7 +98,7 @@ const CHUNKS: usize = 8;
 
 impl SendHalf {
     pub(crate) fn new(inner: transport::Sender, first: Option<Bytes>, link: InUse) -> Self {
-        Self { inner, first, ended: false, stopping: None, _link: link }
+        Self { inner, first, ended: false, stopping: None, credit: Outbound::default(), link }
     }
 
     /// Writes all of `chunks`, without copying them; waits while the other side reads too slowly.
@@ -106,7 +120,7 @@ impl SendHalf {
             let mut all: SmallVec<[Bytes; CHUNKS + 1]> = SmallVec::with_capacity(chunks.len() + 1);
             all.push(first);
             all.extend(chunks.iter_mut().map(std::mem::take));
-            let polled = self.inner.poll_write(cx, &mut all);
+            let polled = self.poll_write_credited(cx, &mut all);
             let mut all = all.into_iter();
             self.first = all.next().filter(|first| !first.is_empty());
             for (chunk, left) in chunks.iter_mut().zip(all) {
@@ -114,7 +128,58 @@ impl SendHalf {
             }
             return polled;
         }
-        self.inner.poll_write(cx, chunks)
+        self.poll_write_credited(cx, chunks)
+    }
+
+    /// Writes as far as the other side has granted, and waits for more.
+    fn poll_write_credited(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunks: &mut [Bytes],
+    ) -> Poll<Result<(), StreamError>> {
+        loop {
+            let wanted = total(chunks);
+            let link = self.link.link();
+            let room = self.credit.room(wanted, self.inner.id(), &link.credits);
+            if room == wanted {
+                let polled = self.inner.poll_write(cx, chunks);
+                self.credit.sent(wanted - total(chunks));
+                return polled;
+            }
+            if room > 0 {
+                ready!(self.poll_write_part(cx, chunks, room))?;
+            } else if self.credit.poll_room(cx).is_pending() {
+                // It may be that the other side wants nothing more, or that it is gone.
+                let code = ready!(self.poll_stopped(cx));
+                return Poll::Ready(Err(match self.inner.poll_write(cx, chunks) {
+                    Poll::Ready(Err(error)) => error,
+                    Poll::Ready(Ok(())) | Poll::Pending => StreamError::Reset(code),
+                }));
+            }
+        }
+    }
+
+    /// Writes the first `room` bytes of `chunks`, which have more.
+    fn poll_write_part(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunks: &mut [Bytes],
+        room: usize,
+    ) -> Poll<Result<(), StreamError>> {
+        let (mut at, mut before) = (0, 0);
+        while before + chunks[at].len() <= room {
+            before += chunks[at].len();
+            at += 1;
+        }
+        let mut whole = chunks[at].clone();
+        chunks[at].truncate(room - before);
+        let polled = self.inner.poll_write(cx, &mut chunks[..=at]);
+        let left = total(&chunks[..=at]);
+        self.credit.sent(room - left);
+        // What was cut off follows what is left of this chunk.
+        whole.advance(room - before - chunks[at].len());
+        chunks[at] = whole;
+        polled
     }
 
     /// Sends the `Open` now, for a call in which the other side speaks first.
@@ -177,12 +242,17 @@ impl SendHalf {
 impl Drop for SendHalf {
     fn drop(&mut self) {
         self.reset(Code::Cancelled);
+        self.credit.end(self.inner.id(), &self.link.link().credits);
     }
+}
+
+fn total(chunks: &[Bytes]) -> usize {
+    chunks.iter().map(Bytes::len).sum()
 }
 
 impl RecvHalf {
     pub(crate) fn new(inner: transport::Receiver, link: InUse) -> Self {
-        Self { inner, first: None, ended: false, link }
+        Self { inner, first: None, ended: false, credit: Some(Inbound::default()), link }
     }
 
     /// Waits until the link is suspected and has stayed so for `grace`: a stream outlives that, but
@@ -225,10 +295,24 @@ impl RecvHalf {
             return Poll::Ready(Ok(None));
         }
         let polled = self.inner.poll_read(cx, max);
-        if let Poll::Ready(Ok(None) | Err(_)) = polled {
-            self.ended = true;
+        match &polled {
+            Poll::Ready(Ok(Some(read))) => self.grant(read.len()),
+            Poll::Ready(Ok(None) | Err(_)) => self.ended = true,
+            Poll::Pending => {}
         }
         polled
+    }
+
+    /// Lets the other side send more for what was read.
+    fn grant(&mut self, read: usize) {
+        let link = self.link.link();
+        let Some(credit) = &mut self.credit else { return };
+        let Some(total) = credit.read(read, &link.credits, || link.connection.rtt()) else {
+            return;
+        };
+        if link.credits.grant(self.inner.id(), total) {
+            tokio::spawn(credit::tell(Arc::clone(link)));
+        }
     }
 
     /// Wants nothing more; the other side is told `code`.
@@ -244,6 +328,9 @@ impl RecvHalf {
 impl Drop for RecvHalf {
     fn drop(&mut self) {
         self.stop(Code::Cancelled);
+        if let Some(credit) = &mut self.credit {
+            credit.end(self.inner.id(), &self.link.link().credits);
+        }
     }
 }
 

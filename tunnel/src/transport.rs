@@ -230,12 +230,22 @@ impl Connection {
         either!(self, Connection, c => c.closed().await)
     }
 
+    /// Smoothed round trip.
+    pub(crate) fn rtt(&self) -> Duration {
+        either!(self, Connection, c => c.rtt())
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         either!(self, Connection, c => c.stats())
     }
 }
 
 impl Sender {
+    /// The number of the stream, the same at both ends.
+    pub(crate) fn id(&self) -> u64 {
+        either!(self, Sender, s => s.id())
+    }
+
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -259,6 +269,11 @@ impl Sender {
 }
 
 impl Receiver {
+    /// The number of the stream, the same at both ends.
+    pub(crate) fn id(&self) -> u64 {
+        either!(self, Receiver, r => r.id())
+    }
+
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Ground, Net, SOON, call, exchange, grounds, mirror, pattern, read_all};
+use proto::credit::INITIAL;
 use proto::fault::Code;
 use proto::open::OpenKind;
 use tunnel::{DialError, OpenError, State, StreamError};
@@ -89,21 +90,13 @@ async fn a_slow_reader_stops_the_writer_at_its_windows() {
         let mut stream = near.tunnel.open(far.id, &call()).await.unwrap();
         let chunk = pattern(64 * 1024);
         let mut written = 0;
-        // Nothing is read: the writes end when the windows are full, and never before.
-        let limits = &near.config.limits;
-        let most = limits.stream_window as usize + limits.send_window as usize;
-        while tokio::time::timeout(
-            Duration::from_millis(500),
-            stream.send.write(&mut [chunk.clone()]),
-        )
-        .await
-        .is_ok()
+        // Nothing is read: the writes end with the credit that a stream begins with.
+        while futures_util::FutureExt::now_or_never(stream.send.write(&mut [chunk.clone()]))
+            .is_some()
         {
             written += chunk.len();
-            assert!(written <= most + chunk.len(), "{written} bytes were taken");
+            assert!(written <= INITIAL as usize, "{written} bytes were taken");
         }
-        let window = near.config.limits.stream_window as usize;
-        assert!(written + chunk.len() > window, "{written} bytes were taken of {window}");
         let mut arrival = far.incoming.accept().await.unwrap();
         let first = arrival.stream.recv.read(1024).await.unwrap().unwrap();
         assert_eq!(first, chunk[..first.len()]);
@@ -113,6 +106,60 @@ async fn a_slow_reader_stops_the_writer_at_its_windows() {
         other.send.finish();
         let mut arrival = far.incoming.accept().await.unwrap();
         assert_eq!(read_all(&mut arrival.stream.recv).await, "hurry");
+    }
+}
+
+#[tokio::test]
+async fn streams_that_are_not_read_any_more_leave_the_others_their_rate() {
+    for ground in grounds() {
+        let net = Net::new(ground);
+        let (near, mut far) = (net.member().await, net.member().await);
+        let chunk = pattern(64 * 1024);
+        let mut stalled = Vec::new();
+        // Each has been read for a while, so that its window has grown, and then no more.
+        for _ in 0..40 {
+            let mut stream = near.tunnel.open(far.id, &call()).await.unwrap();
+            let chunk = chunk.clone();
+            let feed = tokio::spawn(async move {
+                while stream.send.write(&mut [chunk.clone()]).await.is_ok() {}
+                stream
+            });
+            let mut arrival = far.incoming.accept().await.unwrap();
+            let mut read = 0;
+            while read < 4 << 20 {
+                read += arrival.stream.recv.read(64 * 1024).await.unwrap().unwrap().len();
+            }
+            stalled.push((feed, arrival));
+        }
+        tokio::spawn(mirror(far.incoming));
+        let payload = pattern(4 << 20);
+        for _ in 0..4 {
+            let moved = exchange(&near.tunnel, far.id, payload.clone());
+            let moved = tokio::time::timeout(SOON, moved).await.expect("it is not held up");
+            assert_eq!(moved, payload);
+        }
+        assert_eq!(near.tunnel.links().len(), 1);
+        for (feed, _) in &stalled {
+            assert!(!feed.is_finished());
+            feed.abort();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_writer_that_waits_for_credit_is_told_that_nothing_more_is_wanted() {
+    for ground in grounds() {
+        let net = Net::new(ground);
+        let (near, mut far) = (net.member().await, net.member().await);
+        let mut stream = near.tunnel.open(far.id, &call()).await.unwrap();
+        let feed =
+            tokio::spawn(
+                async move { stream.send.write(&mut [pattern(INITIAL as usize + 1)]).await },
+            );
+        let mut arrival = far.incoming.accept().await.unwrap();
+        assert!(!feed.is_finished());
+        arrival.stream.recv.stop(Code::TooMuch);
+        assert_eq!(feed.await.unwrap(), Err(StreamError::Reset(Code::TooMuch)));
     }
 }
 

@@ -92,6 +92,8 @@ async fn a_path_that_was_cut_under_load_is_used_again_at_once_and_loses_no_strea
     let chunk = pattern(64 * 1024);
     let feed = tokio::spawn(async move { while send.write(&mut [chunk.clone()]).await.is_ok() {} });
     stream = near.tunnel.open(far.id, &call()).await.unwrap();
+    stream.send.write(&mut [Bytes::from_static(b"here")]).await.unwrap();
+    assert_eq!(stream.recv.read(100).await.unwrap().unwrap(), "here");
     for _ in 0..20 {
         recv.read(64 * 1024).await.unwrap().unwrap();
     }

@@ -20,6 +20,7 @@ use super::{Shared, State, UP, refuse};
 use crate::close::{Close, Gone};
 use crate::control::Event;
 use crate::cost::Costing;
+use crate::credit;
 use crate::endpoint::{Arrival, Endpoint};
 use crate::machine::{Input, Look, Machine, Output, Terms};
 use crate::serve;
@@ -178,6 +179,9 @@ impl<'a> Task<'a> {
                 tokio::spawn(serve::renew(link, endpoint, stream));
             }
             OpenKind::Echo => drop(tokio::spawn(serve::echo(stream))),
+            OpenKind::Credit => {
+                drop(tokio::spawn(credit::listen(Arc::clone(self.link), stream)));
+            }
             // Whoever gets here is a member already.
             OpenKind::Join => refuse(stream, Code::Protocol),
         }

@@ -118,8 +118,9 @@ impl Connection {
             permit = Arc::clone(&end.ours).acquire_owned() => permit.map_err(|_| Gone::Failed)?,
             gone = self.closed() => return Err(gone),
         };
-        let (send, recv) = end.line.pipe(end.index);
-        let (back, answer) = end.line.pipe(1 - end.index);
+        let stream = end.line.number();
+        let (send, recv) = end.line.pipe(end.index, stream);
+        let (back, answer) = end.line.pipe(1 - end.index, stream);
         // A stream counts until the one who accepted it has let go of both halves.
         let far = (back, recv.counted(permit));
         if let Some(gone) = self.gone() {
@@ -186,6 +187,11 @@ impl Connection {
         // The sender is held by this end, so it is not dropped.
         let _ = closed.wait_for(Option::is_some).await;
         self.gone().unwrap_or(Gone::Failed)
+    }
+
+    #[expect(clippy::unused_self, reason = "the same shape as QUIC; nothing takes any time")]
+    pub(crate) fn rtt(&self) -> Duration {
+        RTT
     }
 
     pub(crate) fn stats(&self) -> Stats {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -14,8 +15,8 @@ use super::connection::{Closed, seen_from};
 use crate::close::Close;
 use crate::stream::StreamError;
 
-/// Bytes that may wait to be read: as the window of a QUIC stream.
-const WINDOW: usize = 1 << 20;
+/// Bytes that may wait to be read: wide, as the window of a QUIC stream is here.
+const WINDOW: usize = 4 << 20;
 
 #[derive(Debug, Default)]
 struct Pipe {
@@ -42,9 +43,15 @@ impl Pipe {
 pub(super) struct Line {
     closed: watch::Sender<Closed>,
     pipes: Mutex<Vec<Weak<Mutex<Pipe>>>>,
+    streams: AtomicU64,
 }
 
 impl Line {
+    /// A number for a new stream.
+    pub(super) fn number(&self) -> u64 {
+        self.streams.fetch_add(1, Ordering::Relaxed)
+    }
+
     pub(super) fn close(&self, by: usize, close: Close) {
         self.closed.send_if_modified(|closed| {
             let first = closed.is_none();
@@ -67,33 +74,40 @@ impl Line {
         *self.closed.borrow()
     }
 
-    /// A pipe from the end `index` to the other.
-    pub(super) fn pipe(&self, index: usize) -> (Sender, Receiver) {
+    /// A pipe from the end `index` to the other, of the stream with this number.
+    pub(super) fn pipe(&self, index: usize, stream: u64) -> (Sender, Receiver) {
         let mut pipes = self.pipes.lock();
         pipes.retain(|pipe| pipe.strong_count() > 0);
         let pipe = Pipe { closed: self.closed(), ..Pipe::default() };
         let pipe = Arc::new(Mutex::new(pipe));
         pipes.push(Arc::downgrade(&pipe));
-        let receiver = Receiver { pipe: Arc::clone(&pipe), index: 1 - index, counted: None };
-        (Sender { pipe, index }, receiver)
+        let far = Arc::clone(&pipe);
+        let receiver = Receiver { pipe: far, stream, index: 1 - index, counted: None };
+        (Sender { pipe, stream, index }, receiver)
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Sender {
     pipe: Arc<Mutex<Pipe>>,
+    stream: u64,
     index: usize,
 }
 
 #[derive(Debug)]
 pub(crate) struct Receiver {
     pipe: Arc<Mutex<Pipe>>,
+    stream: u64,
     index: usize,
     /// Held as long as the stream counts.
     counted: Option<OwnedSemaphorePermit>,
 }
 
 impl Sender {
+    pub(crate) fn id(&self) -> u64 {
+        self.stream
+    }
+
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -163,6 +177,10 @@ impl Sender {
 }
 
 impl Receiver {
+    pub(crate) fn id(&self) -> u64 {
+        self.stream
+    }
+
     pub(super) fn counted(mut self, permit: OwnedSemaphorePermit) -> Self {
         self.counted = Some(permit);
         self
