@@ -24,11 +24,22 @@ pub(crate) struct Http2Sink {
     send: h2::SendStream<Bytes>,
     /// Bytes that the peer's window has no room for yet, and whether they are the last.
     held: Option<(Bytes, bool)>,
+    /// Bytes that may be queued before it is known that there is room for them.
+    ahead: usize,
 }
+
+/// What of a request is queued together with its head. A stream that was just asked for has no
+/// room before its connection has looked at it, and by then the head is on its way alone.
+const AHEAD: usize = 16 * 1024;
 
 impl Sink {
     pub(crate) fn http2(send: h2::SendStream<Bytes>) -> Self {
-        Self::Http2(Http2Sink { send, held: None })
+        Self::Http2(Http2Sink { send, held: None, ahead: 0 })
+    }
+
+    /// The body of a request whose head was queued a moment ago.
+    pub(crate) fn http2_request(send: h2::SendStream<Bytes>) -> Self {
+        Self::Http2(Http2Sink { send, held: None, ahead: AHEAD })
     }
 
     /// Takes bytes; `last` when it is known that nothing follows. Only after
@@ -111,7 +122,8 @@ impl Sink {
 impl Http2Sink {
     fn queue(&mut self, data: Bytes, last: bool) -> Result<(), Closed> {
         self.send.reserve_capacity(data.len());
-        if self.send.capacity() >= data.len() {
+        let ahead = data.len() <= std::mem::take(&mut self.ahead);
+        if ahead || self.send.capacity() >= data.len() {
             return self.send.send_data(data, last).map_err(|_| Closed);
         }
         self.held = Some((data, last));

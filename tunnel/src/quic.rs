@@ -2,6 +2,7 @@
 //! place without a change elsewhere.
 
 mod settings;
+mod socket;
 mod tls;
 mod window;
 
@@ -59,7 +60,7 @@ impl Quic {
                 .and_then(|socket| {
                     let endpoint = settings::endpoint(&config.reset_key);
                     let server = Some(settings.accept(false));
-                    quinn::Endpoint::new(endpoint, server, socket, Arc::new(quinn::TokioRuntime))
+                    on(endpoint, server, socket)
                 })
                 .map_err(|error| Error::Bind { address: *address, error })?;
             sockets.push(socket);
@@ -81,7 +82,7 @@ impl Quic {
         for address in any {
             let bound = settings::socket(address).and_then(|socket| {
                 let endpoint = settings::endpoint(&crate::identity::random());
-                quinn::Endpoint::new(endpoint, None, socket, Arc::new(quinn::TokioRuntime))
+                on(endpoint, None, socket)
             });
             match bound {
                 Ok(socket) => sockets.push(socket),
@@ -137,6 +138,16 @@ impl Quic {
         };
         let _ = tokio::time::timeout(CLOSE_WAIT, idle).await;
     }
+}
+
+/// An endpoint on a socket of ours.
+fn on(
+    config: quinn::EndpointConfig,
+    server: Option<quinn::ServerConfig>,
+    socket: std::net::UdpSocket,
+) -> std::io::Result<quinn::Endpoint> {
+    let (socket, runtime) = (socket::Socket::new(socket)?, Arc::new(quinn::TokioRuntime));
+    quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime)
 }
 
 impl fmt::Debug for Quic {

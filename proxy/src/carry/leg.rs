@@ -62,7 +62,7 @@ pub(crate) async fn local(
             return Err(Failed { error: not_sent(&error, address), source });
         }
     };
-    let mut upload = Upload::new(source, Sink::http2(stream), whole);
+    let mut upload = Upload::new(source, Sink::http2_request(stream), whole);
     let begun = upload
         .drive(deadline, |cx| {
             let polled = Pin::new(&mut response).poll(cx);
