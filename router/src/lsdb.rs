@@ -8,24 +8,25 @@
 //! - nothing of an origin that is not known to be a member: without a node record, with its
 //!   tombstone, or past its grant.
 
+mod origin;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use proto::frame::MAX_BUCKETS;
-use proto::record::{Body, Kind, Node};
-use proto::{Epoch, NodeId, RecordId, Time, Verified};
+use proto::record::{Kind, Node};
+use proto::{NodeId, RecordId, Time, Verified};
 
+pub(crate) use self::origin::{Origin, is_tombstone};
+
+use self::origin::{Held, tag};
 use crate::limits::Limits;
 use crate::output::Reject;
 
 /// How long records of unreachable nodes, and tombstones, are kept.
 pub(crate) const MEMORY: Duration = Duration::from_secs(24 * 3600);
-/// Changes an origin may make at once to records it has, before those beyond wait for a digest.
-const BURST: u32 = 2_000;
-/// Changes it may make in the long run: one each so often.
-const PACE: Duration = Duration::from_millis(20);
 
 /// Everything held, by origin.
 #[derive(Debug)]
@@ -36,36 +37,6 @@ pub(crate) struct Lsdb {
     records: usize,
     bytes: usize,
     limits: Limits,
-}
-
-/// What is held of one origin.
-#[derive(Debug, Default)]
-pub(crate) struct Origin {
-    /// By kind and key.
-    held: Vec<Held>,
-    /// Over its live records.
-    hash: u64,
-    /// Whether somebody alive is linked with it; only then is it told of to new neighbours.
-    reachable: bool,
-    /// When `reachable` changed last.
-    since: Time,
-    services: usize,
-    changes: Changes,
-}
-
-#[derive(Debug)]
-struct Held {
-    /// See [`tag`].
-    tag: u64,
-    record: Arc<Verified>,
-    since: Time,
-}
-
-/// How often an origin has changed its mind lately.
-#[derive(Debug, Default)]
-struct Changes {
-    spent: u32,
-    counted_to: Time,
 }
 
 /// What became of a record.
@@ -272,117 +243,9 @@ impl Lsdb {
     }
 }
 
-impl Origin {
-    fn find(&self, kind: Kind, key: &[u8]) -> Result<usize, usize> {
-        let wanted = tag(kind, key);
-        self.held.binary_search_by(|held| {
-            held.tag.cmp(&wanted).then_with(|| {
-                let id = held.record.id();
-                (id.kind, &id.key[..]).cmp(&(kind, key))
-            })
-        })
-    }
-
-    pub(crate) fn get(&self, kind: Kind, key: &[u8]) -> Option<&Arc<Verified>> {
-        self.find(kind, key).ok().map(|at| &self.held[at].record)
-    }
-
-    pub(crate) fn node(&self) -> Option<&Node> {
-        match self.get(Kind::NODE, b"")?.body() {
-            Body::Node(node) => Some(node),
-            Body::Adjacency(..) | Body::Service(..) | Body::Gone | Body::Unknown => None,
-        }
-    }
-
-    pub(crate) fn epoch(&self) -> Epoch {
-        self.get(Kind::NODE, b"").map_or(Epoch(0), |node| node.version().epoch)
-    }
-
-    /// By kind and key, tombstones included.
-    pub(crate) fn records(&self) -> impl ExactSizeIterator<Item = &Arc<Verified>> {
-        self.held.iter().map(|held| &held.record)
-    }
-
-    /// How many services it offers.
-    pub(crate) fn services(&self) -> usize {
-        self.services
-    }
-
-    pub(crate) fn is_reachable(&self) -> bool {
-        self.reachable
-    }
-
-    /// Drops records of lives before `epoch`; all but the node's own when it has `left`.
-    fn purge(&mut self, epoch: Epoch, left: bool) -> Vec<Arc<Verified>> {
-        let stale = |held: &mut Held| {
-            held.record.id().kind != Kind::NODE && (left || held.record.version().epoch < epoch)
-        };
-        let purged: Vec<_> = self.held.extract_if(.., stale).map(|held| held.record).collect();
-        for record in &purged {
-            self.count(record, false);
-        }
-        purged
-    }
-
-    fn count(&mut self, record: &Verified, added: bool) {
-        if is_tombstone(record) {
-            return;
-        }
-        self.hash ^= hash(record);
-        if record.id().kind == Kind::SERVICE {
-            self.services = if added { self.services + 1 } else { self.services - 1 };
-        }
-    }
-}
-
-impl Changes {
-    fn allow(&mut self, now: Time) -> bool {
-        let earned = now.since(self.counted_to).as_micros() / PACE.as_micros();
-        if earned > 0 {
-            self.spent = self.spent.saturating_sub(u32::try_from(earned).unwrap_or(u32::MAX));
-            self.counted_to = now;
-        }
-        let allowed = self.spent < BURST;
-        self.spent += u32::from(allowed);
-        allowed
-    }
-}
-
-/// The beginning of what records are ordered by: the kind, then seven bytes of the key. Tells most
-/// records apart without looking at them, which for an origin with hundreds is what takes the time.
-fn tag(kind: Kind, key: &[u8]) -> u64 {
-    let mut bytes = [0; 8];
-    bytes[0] = kind.0;
-    let shown = key.len().min(7);
-    bytes[1..=shown].copy_from_slice(&key[..shown]);
-    u64::from_be_bytes(bytes)
-}
-
-/// Whether a record says that the thing is no more.
-pub(crate) fn is_tombstone(record: &Verified) -> bool {
-    record.record().is_tombstone()
-}
-
 /// The bucket of a digest that an origin belongs to.
 pub(crate) fn bucket(origin: &NodeId) -> usize {
     usize::from(origin.as_bytes()[0])
-}
-
-/// The same on every node: part of the protocol.
-///
-/// ```text
-/// first 8 bytes, big-endian, of BLAKE3 over: origin (32) | kind (1) | epoch (8) | seq (8) | key
-/// ```
-fn hash(record: &Verified) -> u64 {
-    let (id, version) = (record.id(), record.version());
-    let mut hash = blake3::Hasher::new();
-    hash.update(id.origin.as_bytes());
-    hash.update(&[id.kind.0]);
-    hash.update(&version.epoch.0.to_be_bytes());
-    hash.update(&version.seq.0.to_be_bytes());
-    hash.update(&id.key);
-    let [a, b, c, d, e, f, g, h, ..] = *hash.finalize().as_bytes();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// The id of a record of this kind.
@@ -395,7 +258,8 @@ mod tests {
     use super::*;
     use crate::testing::{Toy, network, node};
     use proptest::prelude::*;
-    use proto::{Seq, Version};
+    use proto::record::Body;
+    use proto::{Epoch, Seq, Version};
 
     /// What a record of the naive model is: origin, which one (0: the node), version, tombstone.
     type Model = (u8, u8, (u64, u64), bool);
