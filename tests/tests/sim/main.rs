@@ -47,16 +47,17 @@ fn try_all(
     let mut took = Vec::new();
     for seed in seeds(kept) {
         match one(seed) {
-            Ok(time) => took.push(time),
+            Ok(time) => took.push((time, seed)),
             Err(wrong) => panic!(
                 "seed {seed}: {wrong}\nagain: MICRO_SIM_SEED={seed} cargo test -p tests --test sim {test}"
             ),
         }
     }
     took.sort_unstable();
-    let at = |part: usize| took[(took.len() - 1) * part / 100] as f64 / 1e6;
+    let at = |part: usize| took[(took.len() - 1) * part / 100].0 as f64 / 1e6;
+    let slowest: Vec<_> = took.iter().rev().take(5).map(|(_, seed)| seed).collect();
     println!(
-        "{test}: {} worlds agree after p50 {:.2} s, p90 {:.2} s, max {:.2} s",
+        "{test}: {} worlds agree after p50 {:.2} s, p90 {:.2} s, max {:.2} s; slowest {slowest:?}",
         took.len(),
         at(50),
         at(90),
