@@ -11,6 +11,7 @@
 mod origin;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use proto::{NodeId, RecordId, Time, Verified};
 
 pub(crate) use self::origin::{Origin, is_tombstone};
 
-use self::origin::{Held, tag};
+use self::origin::Held;
 use crate::limits::Limits;
 use crate::output::Reject;
 
@@ -79,7 +80,7 @@ impl Lsdb {
                 return Outcome::Refused(Reject::NotAMember);
             }
         } else {
-            let Some(node) = origin.as_ref().and_then(|origin| origin.get(Kind::NODE, b"")) else {
+            let Some(node) = origin.as_ref().and_then(|origin| origin.own()) else {
                 return Outcome::Refused(Reject::NotAMember);
             };
             if record.version().epoch < node.version().epoch {
@@ -118,19 +119,10 @@ impl Lsdb {
             .entry(id.origin)
             .or_insert_with(|| Origin { since: now, ..Origin::default() });
         let before = origin.hash;
-        let held = Held { tag: tag(id.kind, &id.key), record: record.clone(), since: now };
-        origin.count(&record, true);
         self.bytes += record.record().bytes().len();
-        match origin.find(id.kind, &id.key) {
-            Ok(at) => {
-                let old = std::mem::replace(&mut origin.held[at], held);
-                origin.count(&old.record, false);
-                self.bytes -= old.record.record().bytes().len();
-            }
-            Err(at) => {
-                origin.held.insert(at, held);
-                self.records += 1;
-            }
+        match origin.put(record.clone(), now) {
+            Some(old) => self.bytes -= old.record().bytes().len(),
+            None => self.records += 1,
         }
         let purged = if id.kind == Kind::NODE {
             origin.purge(record.version().epoch, is_tombstone(&record))
@@ -216,6 +208,15 @@ impl Lsdb {
 
     pub(crate) fn origins(&self) -> impl DoubleEndedIterator<Item = (&NodeId, &Origin)> {
         self.origins.iter()
+    }
+
+    /// All but `from`, once around the ring of ids, from there on.
+    pub(crate) fn around(
+        &self,
+        from: &NodeId,
+    ) -> impl DoubleEndedIterator<Item = (&NodeId, &Origin)> + Clone {
+        let after = self.origins.range((Bound::Excluded(from), Bound::Unbounded));
+        after.chain(self.origins.range(..from))
     }
 
     /// Those whose ids begin with `first`.

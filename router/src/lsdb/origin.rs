@@ -29,7 +29,9 @@ pub(crate) struct Origin {
 #[derive(Debug)]
 pub(super) struct Held {
     /// See [`tag`].
-    pub(super) tag: u64,
+    tag: u64,
+    /// See [`hash`]; 0 for a tombstone.
+    hash: u64,
     pub(super) record: Arc<Verified>,
     pub(super) since: Time,
 }
@@ -42,7 +44,7 @@ pub(super) struct Changes {
 }
 
 impl Origin {
-    pub(super) fn find(&self, kind: Kind, key: &[u8]) -> Result<usize, usize> {
+    fn find(&self, kind: Kind, key: &[u8]) -> Result<usize, usize> {
         let wanted = tag(kind, key);
         self.held.binary_search_by(|held| {
             held.tag.cmp(&wanted).then_with(|| {
@@ -56,15 +58,21 @@ impl Origin {
         self.find(kind, key).ok().map(|at| &self.held[at].record)
     }
 
+    /// Its own record, or the tombstone of that: first of all, as its kind is the lowest.
+    pub(super) fn own(&self) -> Option<&Arc<Verified>> {
+        let first = self.held.first().filter(|held| held.tag == tag(Kind::NODE, b""))?;
+        (first.record.id().kind == Kind::NODE).then_some(&first.record)
+    }
+
     pub(crate) fn node(&self) -> Option<&Node> {
-        match self.get(Kind::NODE, b"")?.body() {
+        match self.own()?.body() {
             Body::Node(node) => Some(node),
             Body::Adjacency(..) | Body::Service(..) | Body::Gone | Body::Unknown => None,
         }
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
-        self.get(Kind::NODE, b"").map_or(Epoch(0), |node| node.version().epoch)
+        self.own().map_or(Epoch(0), |node| node.version().epoch)
     }
 
     /// By kind and key, tombstones included.
@@ -81,24 +89,46 @@ impl Origin {
         self.reachable
     }
 
+    /// Holds a record; returns that which it takes the place of.
+    pub(super) fn put(&mut self, record: Arc<Verified>, now: Time) -> Option<Arc<Verified>> {
+        let id = record.id();
+        let hash = if is_tombstone(&record) { 0 } else { hash(&record) };
+        let place = self.find(id.kind, &id.key);
+        let held = Held { tag: tag(id.kind, &id.key), hash, record, since: now };
+        self.count(&held, true);
+        match place {
+            Ok(at) => {
+                let old = std::mem::replace(&mut self.held[at], held);
+                self.count(&old, false);
+                Some(old.record)
+            }
+            Err(at) => {
+                self.held.insert(at, held);
+                None
+            }
+        }
+    }
+
+    /// Since when it has been reachable, or not.
+    pub(crate) fn since(&self) -> Time {
+        self.since
+    }
+
     /// Drops records of lives before `epoch`; all but the node's own when it has `left`.
     pub(super) fn purge(&mut self, epoch: Epoch, left: bool) -> Vec<Arc<Verified>> {
         let stale = |held: &mut Held| {
             held.record.id().kind != Kind::NODE && (left || held.record.version().epoch < epoch)
         };
-        let purged: Vec<_> = self.held.extract_if(.., stale).map(|held| held.record).collect();
-        for record in &purged {
-            self.count(record, false);
+        let purged: Vec<_> = self.held.extract_if(.., stale).collect();
+        for held in &purged {
+            self.count(held, false);
         }
-        purged
+        purged.into_iter().map(|held| held.record).collect()
     }
 
-    pub(super) fn count(&mut self, record: &Verified, added: bool) {
-        if is_tombstone(record) {
-            return;
-        }
-        self.hash ^= hash(record);
-        if record.id().kind == Kind::SERVICE {
+    fn count(&mut self, held: &Held, added: bool) {
+        self.hash ^= held.hash;
+        if held.record.id().kind == Kind::SERVICE && !is_tombstone(&held.record) {
             self.services = if added { self.services + 1 } else { self.services - 1 };
         }
     }
@@ -119,7 +149,7 @@ impl Changes {
 
 /// The beginning of what records are ordered by: the kind, then seven bytes of the key. Tells most
 /// records apart without looking at them, which for an origin with hundreds is what takes the time.
-pub(super) fn tag(kind: Kind, key: &[u8]) -> u64 {
+fn tag(kind: Kind, key: &[u8]) -> u64 {
     let mut bytes = [0; 8];
     bytes[0] = kind.0;
     let shown = key.len().min(7);
