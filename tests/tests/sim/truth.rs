@@ -22,9 +22,11 @@ pub(crate) fn wrong(world: &World) -> Option<String> {
     }
     for &at in &alive {
         let Some(life) = &world.hosts[at].life else { continue };
-        let reached = life.routes.nodes().filter(|node| node.cost.is_finite()).map(|node| node.id);
-        let reached: BTreeSet<NodeId> = reached.collect();
-        if reached != living {
+        let reached =
+            || life.routes.nodes().filter(|node| node.cost.is_finite()).map(|node| node.id);
+        // By id, as `living` is.
+        if !reached().eq(living.iter().copied()) {
+            let reached: BTreeSet<NodeId> = reached().collect();
             let names = |ids: Vec<&NodeId>| {
                 ids.iter().filter_map(|id| world.host_of(id)).collect::<Vec<_>>()
             };
@@ -32,13 +34,15 @@ pub(crate) fn wrong(world: &World) -> Option<String> {
             let dead = names(reached.difference(&living).collect());
             return Some(format!("n{at} does not reach {missing:?}, and reaches dead {dead:?}"));
         }
-        let mut found = BTreeSet::new();
+        let mut found = Vec::with_capacity(offered.len());
         for service in life.routes.services() {
             for one in service.reachable() {
-                found.insert((service.name.as_str(), one.node, &*one.id));
+                found.push((service.name.as_str(), one.node, &*one.id));
             }
         }
-        if found != offered {
+        found.sort_unstable();
+        if !found.iter().eq(&offered) {
+            let found: BTreeSet<_> = found.into_iter().collect();
             let missing: Vec<_> = offered.difference(&found).collect();
             let extra: Vec<_> = found.difference(&offered).collect();
             return Some(format!("n{at} does not find {missing:?}, and finds {extra:?}"));
