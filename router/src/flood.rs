@@ -1,7 +1,9 @@
 //! What to tell whom.
 //!
 //! News gathers for a few milliseconds, then goes to every neighbour that is not known to have it
-//! already: not back where it came from, nor to who told the same meanwhile.
+//! already: not back where it came from, nor to who told the same meanwhile. A leaf carries what it
+//! heard from a relay to no relay that hears the same relays, and to no leaf that does: they pass
+//! it on themselves (see [`crate::backbone`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -58,9 +60,15 @@ impl Flood {
 pub(crate) struct Taken(Vec<News>);
 
 impl Taken {
-    /// What the other end of `link` is not known to have.
-    pub(crate) fn for_link(&self, link: LinkId) -> impl Iterator<Item = &Arc<Verified>> {
-        let unknown = self.0.iter().filter(move |news| !news.known.contains(&link));
+    /// What the other end of a link is not known to have, nor to hear where the ends of other
+    /// links have it that are `alike`.
+    pub(crate) fn for_link(
+        &self,
+        link: LinkId,
+        alike: impl Fn(LinkId) -> bool,
+    ) -> impl Iterator<Item = &Arc<Verified>> {
+        let has = move |known: &LinkId| *known == link || alike(*known);
+        let unknown = self.0.iter().filter(move |news| !news.known.iter().any(&has));
         unknown.map(|news| &news.record)
     }
 }

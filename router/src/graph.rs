@@ -1,13 +1,14 @@
 //! Adjacencies that both ends report.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
+use foldhash::fast::FixedState;
 use proto::{Cost, NodeId};
 
 /// Who says to be linked with whom.
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
-    places: BTreeMap<NodeId, u32>,
+    places: HashMap<NodeId, u32, FixedState>,
     nodes: Vec<Vertex>,
     free: BTreeSet<u32>,
 }
@@ -68,16 +69,15 @@ impl Graph {
         changed
     }
 
-    /// Says what `node` may be used for. True if that is news.
-    pub(crate) fn set_standing(&mut self, node: NodeId, standing: Standing) -> bool {
+    /// Says what `node` may be used for. If that is news, returns what it was before.
+    pub(crate) fn set_standing(&mut self, node: NodeId, standing: Standing) -> Option<Standing> {
         if standing == Standing::Stranger && !self.places.contains_key(&node) {
-            return false;
+            return None;
         }
         let place = self.place(node) as usize;
-        let news = self.nodes[place].standing != standing;
-        self.nodes[place].standing = standing;
+        let before = std::mem::replace(&mut self.nodes[place].standing, standing);
         self.tidy(node);
-        news
+        (before != standing).then_some(before)
     }
 
     pub(crate) fn find(&self, node: &NodeId) -> Option<u32> {
@@ -98,6 +98,12 @@ impl Graph {
         let claims = self.find(node).map_or(&[][..], |place| &self.vertex(place).claims);
         let mutual = claims.iter().filter(|claim| claim.mutual);
         mutual.map(|claim| (self.vertex(claim.to).id, claim.cost))
+    }
+
+    /// What the node at `near` says a link with that at `far` costs.
+    pub(crate) fn cost(&self, near: u32, far: u32) -> Option<Cost> {
+        let at = self.seek(near, far).ok()?;
+        Some(self.vertex(near).claims[at].cost)
     }
 
     fn place(&mut self, node: NodeId) -> u32 {

@@ -18,6 +18,7 @@
 //! | `neighbours` | which links to keep |
 //! | [`timer`], `chance` | the timer table, the one seeded generator |
 
+mod backbone;
 mod chance;
 mod flood;
 mod graph;

@@ -40,6 +40,8 @@ pub(crate) struct Link {
     pub(crate) closing: bool,
     /// The other end told of somebody unknown: to be compared with soon, whoever opened the link.
     pub(crate) compare: bool,
+    /// The other end hears from relays what this one hears from them.
+    pub(crate) served: bool,
     cost: Cost,
     suspected: bool,
 }
@@ -169,6 +171,7 @@ impl Link {
             unwanted: None,
             closing: false,
             compare: false,
+            served: false,
             cost: at_least_something(cost),
             suspected: !cost.is_finite(),
         }

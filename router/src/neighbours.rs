@@ -3,7 +3,7 @@
 //! Every node keeps a link to its successor on the ring of ids, so that all that can hear each
 //! other are connected, and to the nearest relays. Towards a successor that cannot be reached it
 //! keeps trying, so that a network that fell apart finds together again; meanwhile the next on the
-//! ring takes its place. It accepts links from anybody.
+//! ring takes its place. Relays do the same among themselves. A node accepts links from anybody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -80,27 +80,25 @@ pub(crate) struct Wanted {
     pub(crate) nearer: Option<NodeId>,
 }
 
-/// Chooses. `ring` gives all other members, once around from this node on.
-pub(crate) fn choose(ring: &[Member], am_relay: bool) -> Wanted {
+/// Chooses. `ring` gives all other members, and `relays` those that are relays, each once around
+/// from this node on; of the ring only as much is looked at as is needed.
+pub(crate) fn choose(
+    ring: impl DoubleEndedIterator<Item = Member> + Clone,
+    relays: &[Member],
+    am_relay: bool,
+) -> Wanted {
     let mut wanted = Wanted::default();
-    let alive = |member: &&Member| member.reachable || member.linked;
-    for member in ring {
-        if alive(&member) {
-            wanted.keep.insert(member.id);
-            break;
-        }
-        if wanted.seek.len() < MAX_SOUGHT {
-            wanted.seek.insert(member.id);
-        }
+    wanted.beside(ring);
+    if am_relay {
+        // Relays alone are connected as well: leaves need not carry their news (see `flood`).
+        wanted.beside(relays.iter().copied());
     }
-    // The predecessor would only have to open its link again if this one closed it.
-    wanted.keep.extend(ring.iter().rev().find(alive).filter(|m| m.linked).map(|m| m.id));
     let count = if am_relay { RELAYS.1 } else { RELAYS.0 };
-    let mut relays: Vec<&Member> = ring.iter().filter(|member| member.relay).collect();
+    let mut relays: Vec<&Member> = relays.iter().collect();
     // Linked ones first: a link that is there is not given up for one that may be a little nearer.
     relays.sort_by_key(|member| (!member.linked, !member.reachable, member.distance, member.id));
     let near = relays.iter().take(count).copied();
-    wanted.keep.extend(near.clone().filter(alive).map(|relay| relay.id));
+    wanted.keep.extend(near.clone().filter(|relay| relay.is_alive()).map(|relay| relay.id));
     let farthest = near.filter(|relay| relay.linked).map(|relay| relay.distance).max();
     let nearer = relays.iter().filter(|relay| !relay.linked && relay.reachable).find(|relay| {
         farthest.is_some_and(|(elsewhere, cost)| {
@@ -109,9 +107,34 @@ pub(crate) fn choose(ring: &[Member], am_relay: bool) -> Wanted {
         })
     });
     wanted.nearer = nearer.map(|relay| relay.id);
-    let lost = relays.iter().filter(|relay| !alive(relay)).take(count);
+    let lost = relays.iter().filter(|relay| !relay.is_alive()).take(count);
     wanted.seek.extend(lost.map(|relay| relay.id));
     wanted
+}
+
+impl Wanted {
+    /// The next on a ring that is alive, and those before it that are not.
+    fn beside(&mut self, mut ring: impl DoubleEndedIterator<Item = Member> + Clone) {
+        let before = ring.clone();
+        for member in ring.by_ref() {
+            if member.is_alive() {
+                self.keep.insert(member.id);
+                break;
+            }
+            if self.seek.len() < MAX_SOUGHT {
+                self.seek.insert(member.id);
+            }
+        }
+        // The predecessor would only have to open its link again if this one closed it.
+        let last = before.rev().find(Member::is_alive).filter(|member| member.linked);
+        self.keep.extend(last.map(|member| member.id));
+    }
+}
+
+impl Member {
+    fn is_alive(&self) -> bool {
+        self.reachable || self.linked
+    }
 }
 
 impl Neighbours {
@@ -228,6 +251,11 @@ mod tests {
         Member { id: id(n), relay, reachable, linked, distance }
     }
 
+    fn chosen(ring: &[Member], am_relay: bool) -> Wanted {
+        let relays: Vec<_> = ring.iter().filter(|member| member.relay).copied().collect();
+        choose(ring.iter().copied(), &relays, am_relay)
+    }
+
     fn ids(nodes: &[u8]) -> BTreeSet<NodeId> {
         nodes.iter().copied().map(id).collect()
     }
@@ -241,9 +269,24 @@ mod tests {
             member(5, true, true, false, 20),
             member(6, true, true, false, 10),
         ];
-        let wanted = choose(&ring, false);
+        let wanted = chosen(&ring, false);
         assert_eq!((wanted.keep, wanted.seek), (ids(&[3, 5, 6]), ids(&[2])));
-        assert_eq!(choose(&ring, true).keep, ids(&[3, 4, 5, 6]));
+        assert_eq!(chosen(&ring, true).keep, ids(&[3, 4, 5, 6]));
+    }
+
+    #[test]
+    fn a_relay_keeps_the_next_relay_on_the_ring_however_far_it_is() {
+        let ring = [
+            member(2, false, true, true, 10),
+            member(3, true, false, false, 0),
+            member(4, true, true, false, 90_000),
+            member(5, true, true, true, 10),
+            member(6, true, true, true, 20),
+            member(7, true, true, true, 30),
+        ];
+        let wanted = chosen(&ring, true);
+        assert_eq!((wanted.keep, wanted.seek), (ids(&[2, 4, 5, 6, 7]), ids(&[3])));
+        assert_eq!(chosen(&ring, false).keep, ids(&[2, 5, 6, 7]), "a leaf does not");
     }
 
     #[test]
@@ -255,8 +298,8 @@ mod tests {
                 member(4, true, true, false, cost),
             ]
         };
-        assert_eq!(choose(&far(60), false).nearer, None);
-        let wanted = choose(&far(40), false);
+        assert_eq!(chosen(&far(60), false).nearer, None);
+        let wanted = chosen(&far(40), false);
         assert_eq!((wanted.keep.clone(), wanted.nearer), (ids(&[2, 3]), Some(id(4))));
         // And not every moment.
         let (mut chance, mut neighbours) = (Chance::new(1), Neighbours::default());

@@ -23,8 +23,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proto::record::{Body, Kind, Node};
 use proto::sign::Sign;
-use proto::{Epoch, NetworkId, NodeId, Seq, ServiceName, Time, UnixTime, Version};
+use proto::{Epoch, NetworkId, NodeId, Role, Seq, ServiceName, Time, UnixTime, Version};
 
+use crate::backbone::Backbone;
 use crate::chance::Chance;
 use crate::flood::Flood;
 use crate::graph::Graph;
@@ -35,7 +36,7 @@ use crate::links::Links;
 use crate::lsdb::Lsdb;
 use crate::neighbours::Neighbours;
 use crate::output::{Note, Output};
-use crate::paths::Way;
+use crate::paths::Paths;
 use crate::routes::Routes;
 use crate::services::Offers;
 use crate::timer::{Timer, TimerTable};
@@ -72,6 +73,8 @@ pub struct Router {
     leaving: bool,
 
     lsdb: Lsdb,
+    /// Members with the relay role, this node perhaps among them.
+    relays: BTreeSet<NodeId>,
     graph: Graph,
     offers: Offers,
     /// When grants end, by time.
@@ -83,10 +86,11 @@ pub struct Router {
     /// Own records the network has in versions above ours.
     ahead: BTreeMap<(Kind, Bytes), Version>,
     reissued: Option<Time>,
-    /// When digests were sent last.
+    /// When digests were last sent before they were due.
     compared: Option<Time>,
 
-    ways: BTreeMap<NodeId, Way>,
+    paths: Paths,
+    backbone: Backbone,
     routes: Arc<Routes>,
     stale: Stale,
     throttle: Throttle,
@@ -99,8 +103,11 @@ pub struct Router {
 /// What the published answers do not reflect yet.
 #[derive(Debug, Default)]
 struct Stale {
-    paths: bool,
     nodes: BTreeSet<NodeId>,
+    /// Nodes of which nothing but links has changed.
+    links: BTreeSet<NodeId>,
+    /// When the last of these were published.
+    drawn: Option<Time>,
     /// By service, the nodes whose instances are to be worked out anew.
     services: BTreeMap<ServiceName, BTreeSet<NodeId>>,
 }
@@ -128,6 +135,7 @@ impl Router {
             seq: 0,
             leaving: false,
             lsdb: Lsdb::new(config.limits),
+            relays: BTreeSet::new(),
             graph: Graph::default(),
             offers: Offers::default(),
             grants: BTreeSet::new(),
@@ -138,7 +146,8 @@ impl Router {
             ahead: BTreeMap::new(),
             reissued: None,
             compared: None,
-            ways: BTreeMap::new(),
+            paths: Paths::new(me),
+            backbone: Backbone::default(),
             routes: Arc::new(Routes::empty(me)),
             stale: Stale::default(),
             throttle: Throttle::default(),
@@ -195,6 +204,7 @@ impl Router {
             match timer {
                 Timer::Flood => self.tell_news(now),
                 Timer::Digest => self.send_digests(now),
+                Timer::Compare => self.compare_asked(now),
                 Timer::Paths => self.think(now),
                 Timer::Lease => self.end_leases(now),
                 Timer::Grant => self.end_grants(now),
@@ -215,6 +225,10 @@ impl Router {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Time, Timer)> {
         self.timers.next()
+    }
+
+    fn is_relay(&self) -> bool {
+        self.node.credential.grant().roles.has(Role::Relay)
     }
 
     fn note(&mut self, note: Note) {

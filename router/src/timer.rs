@@ -9,6 +9,8 @@ pub enum Timer {
     Flood,
     /// Compare what is held with the neighbours.
     Digest,
+    /// Compare with some of them, before that is due: there is reason to.
+    Compare,
     /// Work out paths and answers.
     Paths,
     /// The next lease ends.
@@ -26,9 +28,10 @@ pub enum Timer {
 }
 
 impl Timer {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Flood,
         Self::Digest,
+        Self::Compare,
         Self::Paths,
         Self::Lease,
         Self::Grant,

@@ -6,7 +6,7 @@ use proto::{LinkId, NodeId, Time};
 use super::Router;
 use crate::input::LinkEvent;
 use crate::links::{Link, Telling};
-use crate::lsdb::record_id;
+use crate::lsdb::{Origin, record_id};
 use crate::neighbours::{self, Member, TOO_SHORT};
 use crate::output::Output;
 use crate::timer::Timer;
@@ -29,8 +29,13 @@ impl Router {
             own.into_iter().for_each(|own| self.push(id, own, now));
             self.adjacency(node, now);
             self.close_doubles(node);
-            // One of the two begins to compare, or both would send what the other asks for.
-            if dialled {
+            // One of the two begins to compare, or both would send what the other asks for. Who
+            // hears the same relays is hearing the same news.
+            let served = self.is_served(&node);
+            if let Some(link) = self.links.get_mut(id) {
+                link.served = served;
+            }
+            if dialled && !served {
                 self.send_digest(id);
             }
             return self.timers.arm(Timer::Dial, now);
@@ -113,9 +118,7 @@ impl Router {
         if self.leaving {
             return;
         }
-        let ring = self.ring();
-        let am_relay = self.node.credential.grant().roles.has(proto::Role::Relay);
-        let wanted = neighbours::choose(&ring, am_relay);
+        let wanted = neighbours::choose(self.ring(), &self.relays(), self.is_relay());
         let links = &self.links;
         let linked = |node: &NodeId| {
             let mut with = links.with(node).filter(|(_, link)| !link.closing);
@@ -147,25 +150,28 @@ impl Router {
     }
 
     /// All other members, once around the ring of ids, from this node on.
-    fn ring(&self) -> Vec<Member> {
-        let member = |id: NodeId, node: &proto::record::Node, reachable: bool| {
-            let cost = self.links.cost_to(&id).filter(|cost| cost.is_finite());
-            let path = self.ways.get(&id).map(|way| way.cost);
-            let cost = cost.or(path).unwrap_or(proto::Cost::INFINITE);
-            Member {
-                id,
-                relay: node.credential.grant().roles.has(proto::Role::Relay),
-                reachable,
-                linked: self.links.is_live(&id),
-                distance: (node.region != self.node.region, cost),
-            }
-        };
-        let all = self.lsdb.origins().filter(|(id, _)| **id != self.me);
-        let mut ring: Vec<_> = all
-            .filter_map(|(id, origin)| Some(member(*id, origin.node()?, origin.is_reachable())))
-            .collect();
-        let start = ring.partition_point(|member| member.id < self.me);
-        ring.rotate_left(start);
-        ring
+    fn ring(&self) -> impl DoubleEndedIterator<Item = Member> + Clone {
+        self.lsdb.around(&self.me).filter_map(|(id, origin)| self.member(*id, origin))
+    }
+
+    /// The relays of the ring.
+    fn relays(&self) -> Vec<Member> {
+        let after = self.relays.range(self.me..).chain(self.relays.range(..self.me));
+        let others = after.filter(|id| **id != self.me);
+        others.filter_map(|id| self.member(*id, self.lsdb.origin(id)?)).collect()
+    }
+
+    fn member(&self, id: NodeId, origin: &Origin) -> Option<Member> {
+        let node = origin.node()?;
+        let cost = self.links.cost_to(&id).filter(|cost| cost.is_finite());
+        let path = self.paths.to(&id).map(|way| way.cost);
+        let cost = cost.or(path).unwrap_or(proto::Cost::INFINITE);
+        Some(Member {
+            id,
+            relay: node.credential.grant().roles.has(proto::Role::Relay),
+            reachable: origin.is_reachable(),
+            linked: self.links.is_live(&id),
+            distance: (node.region != self.node.region, cost),
+        })
     }
 }

@@ -98,8 +98,9 @@ impl Router {
                     Body::Node(_) | Body::Service(..) | Body::Gone | Body::Unknown => None,
                 });
                 if self.graph.claim(origin, far, cost) {
-                    self.stale.nodes.extend([origin, far]);
-                    self.stale_paths(now);
+                    self.paths.link_changed(&self.graph, origin, far);
+                    self.stale.links.extend([origin, far]);
+                    self.arm_paths(now);
                 }
             }
             Kind::SERVICE => {
@@ -125,8 +126,13 @@ impl Router {
         let expires = node.map(|node| node.credential.expires());
         self.grants.extend(expires.map(|expires| (expires, origin)));
         self.arm_grants();
-        if self.graph.set_standing(origin, standing) {
-            self.stale_paths(now);
+        if standing == Standing::Relay {
+            self.relays.insert(origin);
+        } else {
+            self.relays.remove(&origin);
+        }
+        if let Some(before) = self.graph.set_standing(origin, standing) {
+            self.paths.standing_changed(origin, before, standing);
         }
         self.stale.nodes.insert(origin);
         self.stale_services_of(origin);

@@ -123,7 +123,7 @@ impl Router {
             self.rewrite_all(now);
         }
         // Where this node is decides how far others are from it.
-        let nodes: Vec<NodeId> = self.ways.keys().copied().collect();
+        let nodes: Vec<NodeId> = self.lsdb.origins().map(|(id, _)| *id).collect();
         for node in nodes {
             self.stale_services_of(node);
         }

@@ -21,7 +21,9 @@ use proto::record::Kind;
 use proto::{LinkId, NodeId, RecordId, Time, Verified, Version};
 
 use super::Router;
+use crate::backbone::Part;
 use crate::flood::{AT_ONCE, GATHER};
+use crate::links::Link;
 use crate::lsdb::{Origin, record_id};
 use crate::output::{Note, Output};
 use crate::timer::Timer;
@@ -29,7 +31,7 @@ use crate::timer::Timer;
 /// How often each link is compared, give or take a quarter.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// How soon it is compared when there is reason to: somebody is reached again, of whom a neighbour
-/// may have kept nothing, or a neighbour tells of somebody unknown.
+/// was told nothing, a neighbour tells of somebody unknown, or relays fell apart.
 const COMPARE_SOON: Duration = Duration::from_millis(400);
 /// But not more often than this: while many come, most of what differs is on its way.
 const COMPARE_AGAIN: Duration = Duration::from_secs(3);
@@ -52,7 +54,51 @@ impl Router {
     pub(super) fn compare_soon(&mut self, now: Time) {
         let due = now + self.chance.around(COMPARE_SOON);
         let due = self.compared.map_or(due, |last| due.max(last + COMPARE_AGAIN));
-        self.timers.arm(Timer::Digest, due);
+        self.timers.arm(Timer::Compare, due);
+    }
+
+    /// Somebody is reached again who was not since `since`: neighbours that were linked later were
+    /// not told what is held of it.
+    pub(super) fn compare_with_newer(&mut self, since: Time, now: Time) {
+        let mut any = false;
+        for (_, link) in self.links.iter_mut().filter(|(_, link)| link.since >= since) {
+            link.compare = true;
+            any = true;
+        }
+        if any {
+            self.compare_soon(now);
+        }
+    }
+
+    /// Whether `node` hears from relays what this node hears from other relays. Only a leaf asks:
+    /// relays tell everybody.
+    pub(super) fn is_served(&self, node: &NodeId) -> bool {
+        if self.is_relay() {
+            return false;
+        }
+        let relays = self.links.iter().filter(|(_, link)| link.is_live() && link.node != *node);
+        let mut parts = relays.filter_map(|(_, link)| self.backbone.part(&link.node)).peekable();
+        match self.backbone.part(node) {
+            Some(part) => parts.peek().is_some() && parts.all(|other| other == part),
+            None => parts.any(|part| self.backbone.is_heard_by(part, node, &self.graph)),
+        }
+    }
+
+    /// Neighbours that no longer hear what this node hears may have missed something meanwhile.
+    pub(super) fn review_served(&mut self, now: Time) {
+        let served = self.links.iter().map(|(id, link)| (id, self.is_served(&link.node)));
+        let served: Vec<_> = served.collect();
+        let mut any = false;
+        for (id, served) in served {
+            let Some(link) = self.links.get_mut(id) else { continue };
+            if std::mem::replace(&mut link.served, served) && !served {
+                link.compare = true;
+                any = true;
+            }
+        }
+        if any {
+            self.compare_soon(now);
+        }
     }
 
     /// Sends a record to one neighbour.
@@ -66,6 +112,10 @@ impl Router {
     /// Tells the news, and what is waiting from before.
     pub(super) fn tell_news(&mut self, now: Time) {
         let news = self.flood.take();
+        // Which relays are at the other ends; none for a relay, which tells everybody.
+        let links = self.links.iter().filter(|_| !self.is_relay());
+        let parts = links.filter_map(|(id, link)| Some((id, self.backbone.part(&link.node)?)));
+        let parts: BTreeMap<LinkId, Part> = parts.collect();
         let mut more = false;
         let mut behind = Vec::new();
         for (id, link) in self.links.iter_mut() {
@@ -80,7 +130,11 @@ impl Router {
                 bytes += current.record().bytes().len();
                 batch.push(current.record().clone());
             }
-            for record in news.for_link(id) {
+            let part = parts.get(&id);
+            let alike = |other| part.is_some() && parts.get(&other) == part;
+            // Other leaves hear it from the relays that hear it from here.
+            let silent = link.served && part.is_none();
+            for record in news.for_link(id, alike).filter(|_| !silent) {
                 if bytes < AT_ONCE && link.backlog.is_empty() {
                     bytes += record.record().bytes().len();
                     batch.push(record.record().clone());
@@ -105,21 +159,32 @@ impl Router {
         }
     }
 
-    /// Compares with every neighbour whose link was opened here, or that has told of somebody unknown.
+    /// Compares with every neighbour whose link was opened here.
     pub(super) fn send_digests(&mut self, now: Time) {
+        self.send_digests_where(|link| link.dialled);
+        self.arm_digest(now);
+    }
+
+    /// Compares where there was reason to.
+    pub(super) fn compare_asked(&mut self, now: Time) {
+        self.send_digests_where(|link| link.compare);
+        self.compared = Some(now);
+    }
+
+    fn send_digests_where(&mut self, wanted: impl Fn(&Link) -> bool) {
         if self.leaving {
             return;
         }
-        let compare = |(id, link): (LinkId, &mut crate::links::Link)| {
-            let asked = std::mem::take(&mut link.compare);
-            ((link.dialled || asked) && !link.closing).then_some(id)
-        };
-        let links: Vec<_> = self.links.iter_mut().filter_map(compare).collect();
+        let mut links = Vec::new();
+        for (id, link) in self.links.iter_mut() {
+            if wanted(link) && !link.closing {
+                link.compare = false;
+                links.push(id);
+            }
+        }
         for id in links {
             self.send_digest(id);
         }
-        self.compared = Some(now);
-        self.arm_digest(now);
     }
 
     pub(super) fn send_digest(&mut self, link: LinkId) {

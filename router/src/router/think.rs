@@ -1,6 +1,5 @@
 //! Paths and answers are worked out, and published.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +7,9 @@ use proto::record::{Body, Kind};
 use proto::{Cost, NodeId, ServiceName, Time, UnixTime};
 
 use super::Router;
+use crate::backbone::Backbone;
 use crate::lsdb::{Origin, record_id};
 use crate::output::{Note, Output};
-use crate::paths::{self, Way};
 use crate::routes::{Adjacent, Instance, NodeRoute, ServiceRoutes};
 use crate::services::{self, Place};
 use crate::timer::Timer;
@@ -21,20 +20,17 @@ const GATHER: Duration = Duration::from_millis(3);
 const HOLD: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 /// After this long without a working the wait begins anew.
 const CALM: Duration = Duration::from_secs(1);
+/// The wait between two publications of links that changed no path.
+const DRAW_EVERY: Duration = Duration::from_secs(1);
 
 impl Router {
     pub(super) fn arm_paths(&mut self, now: Time) {
         self.timers.arm(Timer::Paths, now + GATHER);
     }
 
-    pub(super) fn stale_paths(&mut self, now: Time) {
-        self.stale.paths = true;
-        self.arm_paths(now);
-    }
-
     /// Works out what is stale, paths only as often as the throttle lets it, and publishes it.
     pub(super) fn think(&mut self, now: Time) {
-        if self.stale.paths {
+        if self.paths.is_stale() {
             let due = self.throttle.last.map_or(now, |last| last + self.throttle.hold);
             if due <= now {
                 let calm = self.throttle.last.is_none_or(|last| now.since(last) > CALM);
@@ -48,30 +44,44 @@ impl Router {
                 return self.timers.arm(Timer::Paths, due);
             }
         }
+        self.draw(now);
         self.publish();
     }
 
-    /// Paths to all nodes, and what follows for nodes and services.
+    /// Has links published that changed no path. They are for people: in a storm a little later.
+    fn draw(&mut self, now: Time) {
+        if self.stale.links.is_empty() {
+            return;
+        }
+        let due = self.stale.drawn.map_or(now, |last| last + DRAW_EVERY);
+        if due <= now {
+            self.stale.nodes.append(&mut self.stale.links);
+            self.stale.drawn = Some(now);
+        } else {
+            self.timers.arm(Timer::Paths, due);
+        }
+    }
+
+    /// Paths to all nodes, and what follows for nodes, services and neighbours.
     pub(super) fn work_out_paths(&mut self, now: Time) {
-        self.stale.paths = false;
-        let found = paths::shortest(&self.graph, &self.me);
-        let places = (0u32..).zip(found).filter_map(|(place, way)| Some((place, way?)));
-        let ways: BTreeMap<NodeId, Way> =
-            places.map(|(place, way)| (self.graph.vertex(place).id, way)).collect();
-        let before = std::mem::replace(&mut self.ways, ways);
-        let gone = before.keys().filter(|node| !self.ways.contains_key(*node));
-        let changed = self.ways.iter().filter(|(node, way)| before.get(*node) != Some(way));
-        let touched: Vec<_> = gone.chain(changed.map(|(node, _)| node)).copied().collect();
-        for node in touched {
-            let reachable = self.ways.contains_key(&node);
+        let changed = self.paths.work_out(&self.graph);
+        for node in changed.nodes {
+            let reachable = self.paths.to(&node).is_some();
+            let unused_since = self.lsdb.origin(&node).map(Origin::since);
             if self.lsdb.set_reachable(&node, reachable, now) && node != self.me {
                 self.note(if reachable { Note::Found(node) } else { Note::Lost(node) });
-                if reachable {
-                    self.compare_soon(now);
+                if let Some(since) = unused_since.filter(|_| reachable) {
+                    self.compare_with_newer(since, now);
                 }
             }
             self.stale.nodes.insert(node);
             self.stale_services_of(node);
+        }
+        if !self.is_relay() {
+            if changed.relays {
+                self.backbone = Backbone::of(&self.graph);
+            }
+            self.review_served(now);
         }
     }
 
@@ -131,7 +141,7 @@ impl Router {
         else {
             return Offered::NotGranted;
         };
-        let cost = self.ways.get(&origin).map_or(Cost::INFINITE, |way| way.cost);
+        let cost = self.paths.to(&origin).map_or(Cost::INFINITE, |way| way.cost);
         let place = Place::of(origin, node, cost, (self.me, &self.node));
         Offered::Instances(services::instances(name, service, &place))
     }
@@ -147,7 +157,7 @@ impl Router {
     fn node_route(&self, id: NodeId) -> Option<NodeRoute> {
         let origin = self.lsdb.origin(&id)?;
         let node = origin.node()?;
-        let way = self.ways.get(&id);
+        let way = self.paths.to(&id);
         let links = self.links_of(id, origin);
         let grant = node.credential.grant();
         let expires: UnixTime = node.credential.expires();
