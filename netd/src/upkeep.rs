@@ -1,38 +1,32 @@
 //! What a member does by itself: it looks for its network, renews its grant, tells where it can be
 //! reached, and writes down whom it knows.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+mod find;
+mod search;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use proto::{Credential, NodeId};
 use router::{Request, Routes};
+use tokio::sync::watch;
 use tunnel::Tunnel;
 use tunnel::identity::{Ed25519, Keypair};
 
-use crate::api;
-use crate::client::{self, Client};
 use crate::config::Settings;
 use crate::drive::{Asks, Shared};
 use crate::listen;
 use crate::member::{self, Peers};
 use crate::state::State;
 
-/// First wait after a round of seeds that led to nothing; doubled each time.
-const FIRST_RETRY: Duration = Duration::from_millis(250);
-/// The longest wait between two rounds.
-const LAST_RETRY: Duration = Duration::from_secs(30);
 /// How often this node looks where it can be reached: sleep, Wi-Fi and VPNs change it.
 const LOOK: Duration = Duration::from_secs(10);
 /// The longest sleep before the wall clock is looked at again: it jumps, and machines sleep.
 const NAP: Duration = Duration::from_secs(60);
 /// Changes of routes are gathered this long before peers are written down.
 const GATHER: Duration = Duration::from_secs(2);
-/// How long another node of this user may take to say where it listens.
-const SIBLING: Duration = Duration::from_secs(1);
-/// Seeds dialled in one round.
-const MAX_SEEDS: usize = 64;
 
 /// What upkeep works with. The parts of a node that it may change.
 #[derive(Debug)]
@@ -62,76 +56,15 @@ pub struct Upkeep {
 impl Upkeep {
     /// All of it, for the life of the node.
     pub async fn run(self) {
-        tokio::join!(self.find_network(), self.renew(), self.watch_addresses(), self.keep_peers());
+        let peers = watch::Sender::new(self.peers.clone());
+        let find = self.find_network(peers.subscribe());
+        tokio::join!(find, self.renew(), self.watch_addresses(), self.keep_peers(&peers));
     }
 
     /// What this node says about itself, now.
     #[must_use]
     pub fn describe(&self) -> proto::record::Node {
         describe(&self.settings, &self.name, &self.credential.load(), &self.advertised.load())
-    }
-
-    /// Dials seeds until a link is up, and again whenever none is.
-    async fn find_network(&self) {
-        let mut links = self.shared.links.subscribe();
-        let mut wait = FIRST_RETRY;
-        loop {
-            if *links.borrow_and_update() > 0 {
-                wait = FIRST_RETRY;
-                // The sender lives as long as the node.
-                let _ = links.changed().await;
-                continue;
-            }
-            self.dial_seeds().await;
-            // Jitter: nodes that lost the same peer must not come back as one.
-            let pause = wait.mul_f64(0.75 + 0.5 * chance());
-            let _ = tokio::time::timeout(pause, links.changed()).await;
-            wait = (wait * 2).min(LAST_RETRY);
-        }
-    }
-
-    async fn dial_seeds(&self) {
-        let seeds = self.settings.join.iter().chain(&self.peers.seeds).take(MAX_SEEDS);
-        let mut places: Vec<Vec<SocketAddr>> = Vec::new();
-        for seed in seeds {
-            match tunnel::seeds::resolve(seed).await {
-                Ok(addresses) => places.push(addresses),
-                Err(why) => {
-                    tracing::debug!(seed, %why, "seed not resolved");
-                    self.shared.trouble.send_replace(Some(why.to_string()));
-                }
-            }
-        }
-        let routes = self.shared.routes.load_full();
-        places.extend(known(&routes).map(|(_, addresses)| addresses));
-        places.extend(self.peers.nodes.values().cloned());
-        places.extend(self.siblings().await);
-        let mine = self.tunnel.local_addresses();
-        let mut dialled = Vec::new();
-        for mut addresses in places {
-            let own = |at: &SocketAddr| mine.contains(at) || self.advertised.load().contains(at);
-            addresses.retain(|at| !own(at));
-            if !addresses.is_empty() && !dialled.contains(&addresses) && dialled.len() < MAX_SEEDS {
-                self.asks.dial_seed(addresses.clone()).await;
-                dialled.push(addresses);
-            }
-        }
-    }
-
-    /// Where other nodes of this user on this machine listen, if they are of the same network:
-    /// their ports change from start to start where nobody insists on one.
-    async fn siblings(&self) -> Vec<Vec<SocketAddr>> {
-        let network = self.credential.load().grant().network.to_string();
-        let mut places = Vec::new();
-        for socket in client::sockets(&self.settings.paths.runtime) {
-            let node = Client::at(&socket).with_timeout(SIBLING);
-            let Ok(status) = node.get::<api::Status>("/v1/status").await else { continue };
-            if status.network.id == network && status.node.id != self.key.node().to_string() {
-                let listen = status.listen.iter().filter_map(|at| at.parse().ok());
-                places.push(listen.map(reachable_here).collect());
-            }
-        }
-        places
     }
 
     /// Renews the grant when a third of what was left of it is over.
@@ -202,7 +135,7 @@ impl Upkeep {
     }
 
     /// Writes down whom it knows, whenever that has changed.
-    async fn keep_peers(&self) {
+    async fn keep_peers(&self, peers: &watch::Sender<Peers>) {
         let mut changed = self.shared.routes.changed();
         let mut kept = self.peers.clone();
         let mut failing = false;
@@ -210,15 +143,15 @@ impl Upkeep {
         while changed.changed().await.is_ok() {
             tokio::time::sleep(GATHER).await;
             let routes = self.shared.routes.load_full();
-            let peers = self.peers.with(known(&routes));
-            // Alone for a moment: those known before are better than nobody.
-            if peers.nodes.is_empty() || peers == kept {
+            let now = peers.borrow().with(reached(&routes), member::now());
+            peers.send_replace(now.clone());
+            if now == kept {
                 continue;
             }
-            match peers.save(&self.state) {
+            match now.save(&self.state) {
                 Ok(()) => {
                     failing = false;
-                    kept = peers;
+                    kept = now;
                 }
                 Err(error) if !failing => {
                     failing = true;
@@ -230,21 +163,14 @@ impl Upkeep {
     }
 }
 
-/// Other members that can be reached, nearest first, and where.
-fn known(routes: &Routes) -> impl Iterator<Item = (NodeId, Vec<SocketAddr>)> {
-    let me = routes.me();
+/// Other members that are reached, relays first, then the nearest, and where.
+fn reached(routes: &Routes) -> impl Iterator<Item = (NodeId, Vec<SocketAddr>)> {
+    let (me, relay) = (routes.me(), proto::Role::Relay);
     let others = routes.nodes().filter(|node| node.id != me && !node.addresses.is_empty());
-    let mut others: Vec<_> = others.collect();
-    others.sort_by_key(|node| (node.cost, node.id));
+    let mut others: Vec<_> = others.filter(|node| node.cost.is_finite()).collect();
+    others.sort_by_key(|node| (!node.roles.has(relay), node.cost, node.id));
     let all: Vec<_> = others.iter().map(|node| (node.id, node.addresses.to_vec())).collect();
     all.into_iter()
-}
-
-/// An address that is listened on, as it is dialled on the same machine.
-fn reachable_here(at: SocketAddr) -> SocketAddr {
-    let loopback =
-        if at.is_ipv4() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { Ipv6Addr::LOCALHOST.into() };
-    if at.ip().is_unspecified() { SocketAddr::new(loopback, at.port()) } else { at }
 }
 
 /// What a node says about itself.

@@ -30,6 +30,8 @@ pub struct Node<'a> {
 /// What is special about a node; the default is what a person would start.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The node's name, where it is not the first of its host.
+    pub name: Option<String>,
     /// Where the proxy listens.
     pub proxy: String,
     /// Where links are accepted, when not on the host's IPv4 address.
@@ -44,7 +46,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { proxy: PROXY.to_owned(), address: None, files: None, state: None, more: Vec::new() }
+        Self {
+            name: None,
+            proxy: PROXY.to_owned(),
+            address: None,
+            files: None,
+            state: None,
+            more: Vec::new(),
+        }
     }
 }
 
@@ -79,7 +88,8 @@ impl<'a> Node<'a> {
     /// # Panics
     /// If the lab's directory is not writable.
     pub fn prepare(lab: &'a Lab, host: Host, binary: &Path, options: Options) -> Self {
-        let home = lab.dir().join(format!("node-{}", host.name()));
+        let name = options.name.as_deref().unwrap_or(host.name());
+        let home = lab.dir().join(format!("node-{name}"));
         for part in ["state", "run", "config"] {
             let dir = home.join(part);
             std::fs::create_dir_all(&dir).expect("the lab's directory is writable");
@@ -97,9 +107,9 @@ impl<'a> Node<'a> {
             .address
             .clone()
             .unwrap_or_else(|| format!("{}:{LINK_PORT}", self.host.v4()));
-        let name = self.host.name();
+        let name = self.name();
         let mut args: Vec<String> =
-            ["network", "up", "--name", name, "--region", name].map(Into::into).into();
+            ["network", "up", "--name", name, "--region", self.host.name()].map(Into::into).into();
         args.extend([
             "--proxy-address".to_owned(),
             self.options.proxy.clone(),
@@ -153,7 +163,8 @@ impl<'a> Node<'a> {
             if ran.code == Some(0) {
                 return;
             }
-            let (running, name) = (self.running(), self.host.name());
+            let running = self.running();
+            let name = self.name();
             assert!(running, "node {name} ended at start:\n{}", self.said().join("\n"));
             assert!(
                 Instant::now() < deadline,
@@ -168,6 +179,21 @@ impl<'a> Node<'a> {
     /// Whether the process lives.
     pub fn running(&mut self) -> bool {
         self.process.as_mut().is_some_and(Process::running)
+    }
+
+    /// What it is called: as its host, unless it was given a name of its own.
+    pub fn name(&self) -> &str {
+        self.options.name.as_deref().unwrap_or(self.host.name())
+    }
+
+    /// Moves the node: from its next start it accepts links at this address.
+    pub fn move_to(&mut self, address: &str) {
+        self.options.address = Some(address.to_owned());
+    }
+
+    /// Adds arguments from the next start on, in place of those it had.
+    pub fn say_at_start(&mut self, more: &[&str]) {
+        self.options.more = more.iter().map(|&word| word.to_owned()).collect();
     }
 
     /// The host it runs on.

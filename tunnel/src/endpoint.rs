@@ -220,10 +220,31 @@ impl Endpoint {
     pub(crate) fn dial_seed(self: &Arc<Self>, addresses: Vec<SocketAddr>) {
         let (endpoint, seeds) = (Arc::clone(self), addresses.clone());
         self.dial_for_router(move |why| Event::SeedFailed(addresses, why), async move {
-            let me = endpoint.me;
-            let wanted = |node| if node == me { Err(DialError::Myself) } else { Ok(()) };
-            endpoint.dial(&seeds, true, wanted).await.map(drop)
+            endpoint.dial_anybody(&seeds).await.map(drop)
         });
+    }
+
+    /// A neighbour link with whoever answers at `addresses`; gives who that is.
+    pub(crate) async fn find(
+        self: &Arc<Self>,
+        addresses: Vec<SocketAddr>,
+    ) -> Result<NodeId, DialError> {
+        let (endpoint, slot) = (Arc::clone(self), self.dials.slot()?);
+        // A link lives on the runtime of the tunnel, whoever asks for it.
+        let dial = self.runtime.spawn(async move {
+            let _slot = slot;
+            endpoint.dial_anybody(&addresses).await.map(|link| link.peer)
+        });
+        dial.await.unwrap_or(Err(DialError::Failed))
+    }
+
+    async fn dial_anybody(self: &Arc<Self>, addresses: &[SocketAddr]) -> Dialled {
+        if self.is_closing() {
+            return Err(DialError::Closing);
+        }
+        let me = self.me;
+        let wanted = |node| if node == me { Err(DialError::Myself) } else { Ok(()) };
+        self.dial(addresses, true, wanted).await
     }
 
     fn dial_for_router(
@@ -268,16 +289,29 @@ impl Endpoint {
             }
             let stagger = self.config.limits.stagger;
             let connection = race(&self.transport, addresses, stagger, wanted).await?;
+            let there = self.links.neighbour(&NodeId::of(&connection.peer()));
+            if let (true, Some(link)) = (neighbour, there) {
+                // Its address alone did not tell who it is.
+                connection.close(Close::Duplicate);
+                return Ok(Err(link));
+            }
             let greeted = self.greet(&connection, neighbour).await;
             let (greeted, peer) = greeted.inspect_err(|gone| {
                 if let Gone::Here(close) = gone {
                     connection.close(*close);
                 }
             })?;
-            Ok(self.adopt(connection, greeted, &peer, true, neighbour).await)
+            Ok(Ok((connection, greeted, peer)))
         };
-        let dialled = tokio::time::timeout(self.config.limits.dial, dial).await;
-        let dialled = dialled.unwrap_or(Err(DialError::TimedOut));
+        let dialled = match tokio::time::timeout(self.config.limits.dial, dial).await {
+            // Out of reach of the time limit: a link is adopted whole.
+            Ok(Ok(Ok((connection, greeted, peer)))) => {
+                Ok(self.adopt(connection, greeted, &peer, true, neighbour).await)
+            }
+            Ok(Ok(Err(link))) => Ok(link),
+            Ok(Err(why)) => Err(why),
+            Err(_) => Err(DialError::TimedOut),
+        };
         if let Err(why) = &dialled {
             self.counters.dials_failed.add();
             tracing::debug!(?addresses, %why, "a dial failed");

@@ -87,6 +87,12 @@ impl Links {
         self.by_node.get(node).is_some_and(|links| links.iter().any(is_one))
     }
 
+    /// The live neighbour link with `node`.
+    pub(crate) fn neighbour(&self, node: &NodeId) -> Option<Arc<Shared>> {
+        let is_one = |link: &&Arc<Shared>| link.neighbour && link.state() == State::Live;
+        self.by_node.get(node)?.iter().find(is_one).map(Arc::clone)
+    }
+
     /// Adds a link, and says which of the links with this node are to go: those of an older life
     /// of it, and of two neighbour links one.
     pub(crate) fn place(&self, me: NodeId, new: &Arc<Shared>) -> Placed {

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use proto::{Credential, NetworkId, NodeId};
+use proto::{Credential, NetworkId, NodeId, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use super::Wanted;
@@ -20,6 +20,8 @@ const PEERS: &str = "peers";
 const MAX_NETWORKS: usize = 1024;
 /// Peers remembered: enough to find back when most of them have moved.
 const MAX_PEERS: usize = 64;
+/// Days after which a peer that was not reached is forgotten: its grant has long ended.
+const FORGET: u64 = 7;
 
 /// A membership found on disk.
 #[derive(Debug)]
@@ -85,8 +87,10 @@ pub(super) fn keep_credential(state: &State, credential: &Credential) {
 pub struct Peers {
     /// The seeds of its ticket: `host:port`.
     pub seeds: Vec<String>,
-    /// Members it had links with, and their addresses, by the text of their id.
+    /// Members it knew, and their addresses, by the text of their id.
     pub nodes: BTreeMap<String, Vec<SocketAddr>>,
+    /// The day each of them was reached last, in days since 1970.
+    pub seen: BTreeMap<String, u64>,
 }
 
 impl Peers {
@@ -106,11 +110,40 @@ impl Peers {
         state.write(PEERS, &text)
     }
 
-    /// The same seeds with other members, at most [`MAX_PEERS`] of them.
+    /// The same seeds, the members that are `reached` now, and those that once were for as long
+    /// as there is room: who was restarted apart from the rest must still know where to look. At
+    /// most [`MAX_PEERS`], the first of `reached` first, then those seen last.
     #[must_use]
-    pub fn with(&self, nodes: impl Iterator<Item = (NodeId, Vec<SocketAddr>)>) -> Self {
-        let nodes = nodes.take(MAX_PEERS).map(|(node, at)| (node.to_string(), at)).collect();
-        Self { seeds: self.seeds.clone(), nodes }
+    pub fn with(
+        &self,
+        reached: impl Iterator<Item = (NodeId, Vec<SocketAddr>)>,
+        now: UnixTime,
+    ) -> Self {
+        let today = now.0 / 86_400;
+        let mut peers = Self { seeds: self.seeds.clone(), ..Self::default() };
+        for (node, at) in reached.take(MAX_PEERS) {
+            peers.seen.insert(node.to_string(), today);
+            peers.nodes.insert(node.to_string(), at);
+        }
+        let day = |node: &String| self.seen.get(node).copied().unwrap_or(today);
+        let recent = |node: &String| today.saturating_sub(day(node)) < FORGET;
+        let mut before: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(node, _)| recent(node) && !peers.nodes.contains_key(*node))
+            .collect();
+        before.sort_by_key(|(node, _)| std::cmp::Reverse(day(node)));
+        let room = MAX_PEERS - peers.nodes.len();
+        for (node, at) in before.into_iter().take(room) {
+            peers.seen.insert(node.clone(), day(node));
+            peers.nodes.insert(node.clone(), at.clone());
+        }
+        peers
+    }
+
+    /// Who they are.
+    pub fn members(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes.keys().filter_map(|node| node.parse().ok())
     }
 
     /// The addresses last known of `node`.
@@ -128,15 +161,32 @@ mod tests {
     fn peers_are_read_back_and_garbage_is_nobody() {
         let root = tempfile::tempdir().unwrap();
         let state = State::open(&root.path().join("node")).unwrap();
-        let peers = Peers { seeds: vec!["gate:8085".into()], nodes: BTreeMap::new() };
+        let peers = Peers { seeds: vec!["gate:8085".into()], ..Peers::default() };
         let node = NodeId::from_bytes([7; 32]);
         let at: SocketAddr = "192.0.2.1:8085".parse().unwrap();
-        let peers = peers.with([(node, vec![at])].into_iter());
+        let peers = peers.with([(node, vec![at])].into_iter(), UnixTime(0));
         peers.save(&state).unwrap();
         assert_eq!(Peers::load(&state), peers);
         assert_eq!(peers.addresses(node), [at]);
         state.write(PEERS, b"{\"seeds\": 7").unwrap();
         assert_eq!(Peers::load(&state), Peers::default());
+    }
+
+    #[test]
+    fn who_is_not_reached_is_remembered_for_a_week_and_gives_way_to_who_is() {
+        let day = |n: u64| UnixTime(n * 86_400);
+        let node = |n: u8| (NodeId::from_bytes([n; 32]), vec!["192.0.2.1:8085".parse().unwrap()]);
+        let nodes = |range: std::ops::Range<u8>| range.map(node);
+        let peers = Peers::default().with(nodes(0..60), day(100));
+        let peers = peers.with(nodes(60..70), day(101));
+        assert_eq!(peers.nodes.len(), MAX_PEERS);
+        assert!(!peers.addresses(node(69).0).is_empty(), "who is reached is among them");
+        let later = peers.with(nodes(60..61), day(100 + FORGET));
+        let left: Vec<_> = later.members().collect();
+        assert_eq!(left, nodes(60..70).map(|(id, _)| id).collect::<Vec<_>>());
+        // Kept by a release that wrote no days: from today on.
+        let old = Peers { seen: BTreeMap::new(), ..peers.clone() };
+        assert_eq!(old.with(nodes(0..0), day(500)).nodes, old.nodes);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{AskError, Endpoint, OpenError};
 use crate::close::Close;
 use crate::counters::Counters;
+use crate::dial::DialError;
 use crate::link::LinkInfo;
 use crate::links::Best;
 use crate::stream::{Stream, read_to_end};
@@ -54,6 +55,15 @@ impl Tunnel {
             }
             opened => opened,
         }
+    }
+
+    /// Links as a neighbour with whoever answers first at `addresses`, and says who that is. A
+    /// live neighbour link with it stays as it is.
+    ///
+    /// # Errors
+    /// [`DialError`] when nobody answers there who is a member, or this node itself does.
+    pub async fn find(&self, addresses: Vec<SocketAddr>) -> Result<NodeId, DialError> {
+        self.endpoint.find(addresses).await
     }
 
     /// The links there are, in the order in which they began.
