@@ -1,5 +1,7 @@
 //! The way from the registry services and the admin API to the router of this node.
 
+pub mod alive;
+
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use proto::ServiceName;
