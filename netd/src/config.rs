@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use proto::{LabelSet, Roles};
+use proto::LabelSet;
 
 pub use paths::Paths;
 
@@ -45,8 +45,6 @@ pub struct Settings {
     pub region: String,
     /// Its labels.
     pub labels: LabelSet,
-    /// Roles it would like; it has those its grant gives.
-    pub roles: Roles,
     /// The name of its network; `None`: that of the ticket, of its membership, or `local-USER`.
     pub network: Option<String>,
     /// UDP addresses for links.
@@ -59,6 +57,8 @@ pub struct Settings {
     pub ticket: Option<secret::Secret>,
     /// Where programs call.
     pub proxy: Address,
+    /// Whose programs may call on the loopback, beside those of the node's own user and of root.
+    pub allow_users: Users,
     /// Calls in flight at once; more are refused with M1305.
     pub max_inflight: u32,
     /// Where health and metrics are read.
@@ -104,6 +104,15 @@ pub struct Address {
     pub at: SocketAddr,
     /// Asked for: when taken, that is an error (M6001). Else the next free port will do.
     pub asked: bool,
+}
+
+/// Users of this machine whose programs are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Users {
+    /// All of them.
+    Everybody,
+    /// These, by number, beside the node's own user and root.
+    These(Vec<u32>),
 }
 
 /// How log lines look.

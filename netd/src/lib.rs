@@ -24,6 +24,7 @@ pub mod member;
 pub mod metrics;
 pub mod node;
 pub mod output;
+pub mod owner;
 pub mod registrar;
 pub mod seeds;
 pub mod serve;

@@ -63,7 +63,8 @@ pub(crate) fn response(error: &Error, node: &str, form: &Form) -> Response<Body>
         Form::Text => {
             let kind = HeaderValue::from_static("text/plain; charset=utf-8");
             headers.insert(header::CONTENT_TYPE, kind);
-            format!("error[M{}]: {error}\n", error.code())
+            let advice = error.advice().map(|advice| format!("{advice}\n"));
+            format!("error[M{}]: {error}\n{}", error.code(), advice.unwrap_or_default())
         }
     };
     mark(headers, error, node);

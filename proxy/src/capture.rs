@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::detect::{self, Captured, Protocol};
 use crate::metrics::Turned;
 use crate::proxy::{Shared, drained};
+use crate::turn_away::turn_away;
 use crate::{http1, http2, socket};
 
 /// Pause after the system gave no socket: long enough not to spin, short enough that nobody
@@ -30,11 +32,11 @@ pub(crate) async fn serve(shared: &Arc<Shared>, listener: TcpListener) {
             () = drained(&mut draining) => return,
         };
         match accepted {
-            Ok((socket, permit)) => {
+            Ok((socket, peer, permit)) => {
                 let shared = Arc::clone(shared);
                 tokio::spawn(async move {
                     shared.metrics.connections.inc();
-                    connection(&shared, socket).await;
+                    connection(&shared, socket, peer).await;
                     shared.metrics.connections.dec();
                     drop(permit);
                 });
@@ -52,11 +54,14 @@ pub(crate) async fn serve(shared: &Arc<Shared>, listener: TcpListener) {
 
 type Permit = tokio::sync::OwnedSemaphorePermit;
 
-async fn accept(shared: &Shared, listener: &TcpListener) -> io::Result<(TcpStream, Permit)> {
+async fn accept(
+    shared: &Shared,
+    listener: &TcpListener,
+) -> io::Result<(TcpStream, SocketAddr, Permit)> {
     let permits = Arc::clone(&shared.connections);
     let permit = permits.acquire_owned().await.map_err(io::Error::other)?;
-    let (socket, _) = listener.accept().await?;
-    Ok((socket, permit))
+    let (socket, peer) = listener.accept().await?;
+    Ok((socket, peer, permit))
 }
 
 /// Whether an error of `accept` is about the one connection that was to be accepted (accept(2)).
@@ -92,14 +97,15 @@ impl Reserve {
     }
 }
 
-async fn connection(shared: &Arc<Shared>, mut stream: TcpStream) {
+/// Serves one connection. `peer` is what `accept` said: of a connection that was reset since, the
+/// socket does not tell it any more, and what was sent on it before can still be read.
+async fn connection(shared: &Arc<Shared>, mut stream: TcpStream, peer: SocketAddr) {
     socket::tune(&stream);
-    if let Some(admit) = &shared.admit
-        && let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr())
-        && !admit(peer, local)
-    {
-        shared.metrics.turned(Turned::NotOwner);
-        return;
+    if let Some(admit) = &shared.admit {
+        let Ok(local) = stream.local_addr() else { return };
+        if let Err(stranger) = admit(peer, local) {
+            return turn_away(shared, stream, stranger).await;
+        }
     }
     let detected = detect::protocol(&mut stream);
     let detected = tokio::time::timeout(shared.limits.first_bytes, detected).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use proto::{Fault, NodeId};
 
 use crate::message::TooLong;
+use crate::proxy::Stranger;
 
 /// Why a call was not carried to its end: for the code (is a retry safe), for people (the text) and
 /// for the operator (the number behind the `M`).
@@ -72,6 +73,9 @@ pub enum Error {
     /// The caller may not do this.
     #[error("not allowed: {0}")]
     NotAllowed(&'static str),
+    /// The program belongs to a user whom this node does not serve.
+    #[error("{} may not use this node, which serves user {}", who(.0), .0.owner)]
+    Stranger(Stranger),
     /// The connection to the instance broke during the call.
     #[error("the connection to instance {instance} broke during the call: {why}")]
     InstanceLost {
@@ -119,6 +123,7 @@ impl Error {
             Self::InstanceProtocol { .. } => 1012,
             Self::Draining => 1013,
             Self::Cancelled => 1014,
+            Self::Stranger(_) => 1015,
             Self::NoService(_) => 1203,
             Self::Overloaded { .. } => 1305,
             Self::Fault(fault) => fault.code,
@@ -137,6 +142,7 @@ impl Error {
             | Self::TurnedAway(_)
             | Self::Overloaded { .. }
             | Self::TooManyHops
+            | Self::Stranger(_)
             | Self::Draining => true,
             Self::Deadline
             | Self::LinkLost(_)
@@ -173,12 +179,24 @@ impl Error {
             | Self::TooLong(_)
             | Self::HeadTooLarge(_)
             | Self::NotAllowed(_)
+            | Self::Stranger(_)
             | Self::InstanceLost { .. }
             | Self::InstanceProtocol { .. }
             | Self::BrokeOff(_)
             | Self::Cancelled
             | Self::Fault(_) => None,
         }
+    }
+
+    /// What else a person should read, a line each: why, and what to try.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        let Self::Stranger(stranger) = self else { return None };
+        let user = stranger.uid.map_or_else(|| "UID".to_owned(), |uid| uid.to_string());
+        Some(format!(
+            "  why   a connection on the loopback is served to the user that runs the node, and root\n  \
+             try   proxy.allow_users = [\"{user}\"] in its configuration, or a node of your own: micro network"
+        ))
     }
 
     /// The error as node `me` tells it to another node.
@@ -214,7 +232,7 @@ impl Error {
             1009 => S::BAD_REQUEST,
             1010 if matches!(self, Self::TooLong(_)) => S::PAYLOAD_TOO_LARGE,
             1010 => S::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            1011 => S::FORBIDDEN,
+            1011 | 1015 => S::FORBIDDEN,
             // 1007, 1008, 1012, and numbers of newer nodes
             _ => S::BAD_GATEWAY,
         }
@@ -229,10 +247,23 @@ impl Error {
             1005 => 4,
             1009 => 3,
             1010 | 1305 => 8,
-            1011 => 7,
+            1011 | 1015 => 7,
             1014 => 1,
             // 1008, 1012, and numbers of newer nodes
             _ => 13,
         }
+    }
+}
+
+fn who(stranger: &Stranger) -> String {
+    match stranger.uid {
+        Some(uid) => format!("user {uid}"),
+        None => "a program that is gone".to_owned(),
+    }
+}
+
+impl From<Stranger> for Error {
+    fn from(stranger: Stranger) -> Self {
+        Self::Stranger(stranger)
     }
 }

@@ -55,11 +55,12 @@ mod socket;
 mod source;
 mod strict;
 mod target;
+mod turn_away;
 
 pub use body::Body;
 pub use error::Error;
 pub use limits::Limits;
 pub use message::TooLong;
-pub use proxy::{Admit, Config, Drain, Proxy};
+pub use proxy::{Admit, Config, Drain, Proxy, Stranger};
 pub use registrar::{Registrar, RegistrarError};
 pub use routes::Published;

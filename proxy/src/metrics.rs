@@ -145,7 +145,7 @@ impl From<&Error> for Outcome {
             1003 | 1004 | 1013 => Self::Unavailable,
             1005 => Self::Deadline,
             1305 => Self::Overloaded,
-            1008..=1011 => Self::Rejected,
+            1008..=1011 | 1015 => Self::Rejected,
             1014 => Self::Cancelled,
             _ => Self::Broken,
         }

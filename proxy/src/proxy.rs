@@ -21,7 +21,16 @@ use crate::routes::Published;
 
 /// Whether the program at `peer` may use the listener at `local`: the place for the check of its
 /// owner. Called once a connection, on the thread of the data plane; it must not wait.
-pub type Admit = Arc<dyn Fn(SocketAddr, SocketAddr) -> bool + Send + Sync>;
+pub type Admit = Arc<dyn Fn(SocketAddr, SocketAddr) -> Result<(), Stranger> + Send + Sync>;
+
+/// A program of a user whom a node does not serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stranger {
+    /// The user; `None` where no program has the connection open any more.
+    pub uid: Option<u32>,
+    /// The user that the node serves.
+    pub owner: u32,
+}
 
 /// What a proxy is made of.
 pub struct Config {

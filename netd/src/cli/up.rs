@@ -21,9 +21,6 @@ pub struct UpArgs {
     /// A label of this node; may be given several times.
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
-    /// Roles it would like: edge, gate, relay.
-    #[arg(long, value_name = "ROLES")]
-    roles: Option<String>,
     /// Name of the network [default: that of the ticket, else local-USER].
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
@@ -39,6 +36,10 @@ pub struct UpArgs {
     /// Where programs call [default: 127.0.0.1:8081 or the next free].
     #[arg(long, value_name = "ADDRESS")]
     proxy_address: Option<String>,
+    /// A user whose programs may call too, by name or number, or `*`; may be given several times
+    /// [default: the user that runs the node, and root].
+    #[arg(long = "allow-users", value_name = "USER")]
+    allow_users: Vec<String>,
     /// Calls in flight at once.
     #[arg(long, value_name = "N")]
     max_inflight: Option<String>,
@@ -85,7 +86,6 @@ impl UpArgs {
         let texts = [
             ("node.name", "--name", self.name),
             ("node.region", "--region", self.region),
-            ("node.roles", "--roles", self.roles),
             ("network.name", "--network", self.network),
             ("network.ticket", "--join", ticket),
             ("proxy.http.address", "--proxy-address", self.proxy_address),
@@ -106,6 +106,7 @@ impl UpArgs {
             ("network.address", "--address", self.address),
             ("network.advertise", "--advertise", self.advertise),
             ("network.join", "--join", seeds),
+            ("proxy.allow_users", "--allow-users", self.allow_users),
         ];
         for (key, flag, values) in lists {
             if !values.is_empty() {

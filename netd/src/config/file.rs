@@ -16,6 +16,10 @@ const MAX_FILE: u64 = 1024 * 1024;
 /// How unlike a key may be and still be suggested: 1 is the same.
 const ALIKE: f64 = 0.75;
 
+/// Keys of which earlier texts told, and what does it instead.
+const GONE: [(&str, &str); 1] =
+    [("node.roles", "the ticket gives a node its roles: micro network invite --role relay")];
+
 /// The whole file. Every key may be left out.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -44,7 +48,6 @@ pub struct NodeSection {
     pub name: Option<Spanned<String>>,
     pub region: Option<Spanned<String>>,
     pub labels: Option<Spanned<BTreeMap<String, String>>>,
-    pub roles: Option<Spanned<Strings>>,
 }
 
 /// `[network]`
@@ -63,6 +66,8 @@ pub struct NetworkSection {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProxySection {
+    /// Whose programs are served, beside those of the node's own user and of root.
+    pub allow_users: Option<Spanned<Strings>>,
     /// HTTP/1, HTTP/2 and gRPC, on one port.
     pub http: HttpSection,
 }
@@ -195,7 +200,7 @@ impl File {
             }
         }
         let lists = [
-            ("node.roles", self.node.roles),
+            ("proxy.allow_users", self.proxy.allow_users),
             ("network.address", self.network.address),
             ("network.advertise", self.network.advertise),
             ("network.join", self.network.join),
@@ -223,6 +228,12 @@ fn refused(text: &str, name: &str, error: &toml::de::Error) -> Problem {
     let first = message.lines().next().unwrap_or_default();
     let check = |problem: Problem| problem.attempt("micro config check", "");
     if let Some(key) = quoted(first).next().filter(|_| first.starts_with("unknown field")) {
+        let full = full_key(text, &span, key);
+        if let Some((_, instead)) = GONE.iter().find(|(gone, _)| *gone == full) {
+            let what = format!("config: there is no key \"{full}\" any more");
+            let at = place(text, name, span, (*instead).to_owned());
+            return check(Problem::new("M4002", Exit::Config, what).at(at));
+        }
         let near = quoted(first)
             .skip(1)
             .max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
@@ -235,7 +246,7 @@ fn refused(text: &str, name: &str, error: &toml::de::Error) -> Problem {
                 format!("known here: {}", known.join(", "))
             }
         };
-        let what = format!("config: unknown key \"{}\"", full_key(text, &span, key));
+        let what = format!("config: unknown key \"{full}\"");
         return check(Problem::new("M4002", Exit::Config, what).at(place(text, name, span, note)));
     }
     let wrong_type = first.starts_with("invalid type") || first.starts_with("invalid value");
@@ -316,6 +327,14 @@ mod tests {
             let what = parse(text, "f").unwrap_err().what;
             assert_eq!(what, format!("config: unknown key \"{key}\""), "{text}");
         }
+    }
+
+    #[test]
+    fn a_key_that_is_gone_says_what_does_it_instead() {
+        let problem = parse("[node]\nname = \"a\"\nroles = [\"relay\"]\n", "f").unwrap_err();
+        let text = problem.to_string();
+        assert_eq!((&*problem.code, problem.exit), ("M4002", Exit::Config));
+        assert!(text.contains("--> f:3:1") && text.contains("invite --role relay"), "{text}");
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use proto::{LabelSet, Roles};
+use proto::LabelSet;
 
 use super::values::{self, Raw};
 use super::{
     Address, DEFAULT_GRACE, DEFAULT_GRANT_TTL, DEFAULT_LISTEN, DEFAULT_MAX_INFLIGHT,
-    DEFAULT_OBSERVE, DEFAULT_PROXY, LogFormat, Paths, Settings, duration, env, file, secret,
+    DEFAULT_OBSERVE, DEFAULT_PROXY, LogFormat, Paths, Settings, Users, duration, env, file, secret,
 };
 use crate::error::{Excerpt, Exit, Problem};
 
@@ -27,12 +27,12 @@ pub const KEYS: &[Key] = &[
     key("node.name", "name of this node"),
     key("node.region", "where it is: eu/fra, home"),
     key("node.labels", "labels of this node"),
-    key("node.roles", "roles it would like: edge, gate, relay"),
     key("network.name", "name of the network"),
     key("network.address", "UDP addresses for links"),
     key("network.advertise", "what others are told to dial"),
     key("network.join", "seeds: host:port, or an SRV name"),
     key("network.ticket", "ticket to join with: file:PATH or env:NAME"),
+    key("proxy.allow_users", "users served beside the node's own and root; * is all"),
     key("proxy.http.address", "where programs call"),
     key("proxy.http.max_inflight", "calls in flight at once"),
     key("observe.address", "where health and metrics are read"),
@@ -153,7 +153,6 @@ impl Pick {
             labels: self.take("node.labels", values::labels, LabelSet::default, |labels| {
                 labels.to_string()
             })?,
-            roles: self.take("node.roles", values::roles, || Roles::NONE, |roles| roles.names())?,
             network: self.take(
                 "network.name",
                 |raw| values::network_name(raw).map(Some),
@@ -176,6 +175,12 @@ impl Pick {
                 |ticket| {
                     if ticket.is_some() { "(secret)".to_owned() } else { String::new() }
                 },
+            )?,
+            allow_users: self.take(
+                "proxy.allow_users",
+                values::users,
+                || Users::These(Vec::new()),
+                values::show_users,
             )?,
             proxy: self.take(
                 "proxy.http.address",

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use proto::{LabelSet, Role, Roles};
+use proto::LabelSet;
 
-use super::{Address, LogFormat, duration};
+use super::{Address, LogFormat, Users, duration};
 
 /// The longest name of a node: it is a file name and a DNS label.
 pub const MAX_NODE_NAME: usize = 63;
@@ -14,6 +14,8 @@ pub const MAX_NODE_NAME: usize = 63;
 const MAX_NETWORK_NAME: usize = 63;
 /// The longest region.
 const MAX_REGION: usize = 63;
+/// Where users of this machine have names; those of a directory service are given by number.
+const PASSWD: &str = "/etc/passwd";
 
 /// A value as it was given, in whichever layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,17 +138,38 @@ pub fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
-/// Roles by name.
+/// Users by name or number, or `*` for all of them.
 ///
 /// # Errors
 /// The first that is none.
-pub fn roles(raw: &Raw) -> Result<Roles, String> {
-    raw.list().into_iter().try_fold(Roles::NONE, |roles, name| match name {
-        "edge" => Ok(roles),
-        "gate" => Ok(roles.with(Role::Gateway)),
-        "relay" => Ok(roles.with(Role::Relay)),
-        other => Err(format!("{other:?} is no role: edge, gate or relay")),
-    })
+pub fn users(raw: &Raw) -> Result<Users, String> {
+    let given = raw.list();
+    if given.contains(&"*") {
+        return Ok(Users::Everybody);
+    }
+    let known = std::fs::read_to_string(PASSWD).unwrap_or_default();
+    let uids = given.into_iter().map(|user| user_id(user, &known));
+    uids.collect::<Result<_, _>>().map(Users::These)
+}
+
+fn user_id(user: &str, known: &str) -> Result<u32, String> {
+    if let Ok(uid) = user.parse() {
+        return Ok(uid);
+    }
+    // name:password:uid:… (passwd(5))
+    let mut lines = known.lines().map(|line| line.split(':'));
+    let uid = lines.find_map(|mut line| line.next().filter(|name| *name == user).and(line.nth(1)));
+    let uid = uid.and_then(|uid| uid.parse().ok());
+    uid.ok_or_else(|| format!("there is no user {user:?} in {PASSWD}: write the number, or *"))
+}
+
+/// As they would be written.
+#[must_use]
+pub fn show_users(users: &Users) -> String {
+    match users {
+        Users::Everybody => "*".to_owned(),
+        Users::These(uids) => uids.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
+    }
 }
 
 /// One address to listen on: `127.0.0.1:8081`, `[::]:8085`, or `:8085` for every address.
@@ -319,10 +342,17 @@ mod tests {
     }
 
     #[test]
-    fn roles_levels_and_formats_are_closed_lists() {
-        assert!(roles(&text("gate,relay")).unwrap().has(Role::Relay));
-        assert_eq!(roles(&text("edge")), Ok(Roles::NONE));
-        assert!(roles(&text("issuer")).is_err(), "a grant gives that, not a file");
+    fn users_are_named_numbered_or_all() {
+        let known = "root:x:0:0:root:/root:/bin/sh\nada:x:1001:1001::/home/ada:/bin/sh\n";
+        assert_eq!(user_id("ada", known), Ok(1001));
+        assert_eq!(user_id("77", known), Ok(77));
+        assert!(user_id("x", known).unwrap_err().contains("write the number"));
+        assert_eq!(users(&text("root, 77")), Ok(Users::These(vec![0, 77])));
+        assert_eq!(users(&text("*")).map(|all| show_users(&all)), Ok("*".to_owned()));
+    }
+
+    #[test]
+    fn levels_and_formats_are_closed_lists() {
         assert!(log_format(&text("xml")).is_err());
         assert!(log_level(&text("info,router=debug")).is_ok());
         assert!(log_level(&text("router=loud")).is_err());

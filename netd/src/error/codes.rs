@@ -96,6 +96,12 @@ pub const CODES: &[Explained] = &[
         "retry: other instances are used as soon as the withdrawal is known",
     ),
     one(
+        "M1015",
+        "another user's program",
+        "a node serves the user that runs it, and root, on the loopback: others could act in its name",
+        "run a node of your own: micro network; or name them: proxy.allow_users = [\"ada\", \"1001\"], [\"*\"]",
+    ),
+    one(
         "M1203",
         "no such service",
         "nobody on the network offers this name; names are case sensitive",
@@ -244,6 +250,12 @@ pub const CODES: &[Explained] = &[
         "a node of this name is already running",
         "its admin socket answers",
         "micro status, or micro network --name NAME for a second one",
+    ),
+    one(
+        "M6005",
+        "it cannot be told whose programs connect",
+        "this system tells neither by sock_diag nor in /proc/net/tcp who owns a connection",
+        "serve every user of the machine: proxy.allow_users = [\"*\"]",
     ),
     one(
         "M6010",
