@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use proto::ServiceName;
 use proxy::own::{self, Own};
 use proxy::{Proxy, Published};
 use router::{Router, Routes};
@@ -31,8 +32,9 @@ use crate::metrics::Metrics;
 use crate::node::{Beats, Node, Phase};
 use crate::output::Output;
 use crate::registrar::ToRouter;
+use crate::registrar::alive::{self, Alive};
 use crate::upkeep::{Upkeep, describe};
-use crate::{admin, health, listen, log, seeds, welcome};
+use crate::{admin, health, listen, log, owner, seeds, welcome};
 
 /// Runs a node until it is told to stop, or a part that it cannot do without ends.
 ///
@@ -156,7 +158,7 @@ pub async fn start(
     let drive = tokio::spawn(drive.run());
 
     // The proxy.
-    let proxy = proxy(settings, &member, &routes, &tunnel, &asks);
+    let proxy = proxy(settings, &member, &routes, &tunnel, &asks)?;
     let metrics = Arc::new(Metrics::new(|registry| proxy.metrics(registry)));
     let node = Arc::new(Node {
         name: member.name.clone(),
@@ -258,24 +260,36 @@ fn proxy(
     routes: &Arc<Published>,
     tunnel: &Tunnel,
     asks: &Asks,
-) -> Proxy {
+) -> Result<Proxy, Problem> {
     let own = Own::new(own::Config {
         me: member.node(),
         node_name: member.name.clone(),
         network: member.network_name.clone(),
         routes: Arc::clone(routes),
-        registrar: Arc::new(ToRouter(asks.clone())),
+        registrar: Arc::new(registrar(routes, asks)),
         admin: Arc::new(seeds::Connect(asks.clone())),
+        logs: log::kept(),
     });
-    Proxy::new(proxy::Config {
+    Ok(Proxy::new(proxy::Config {
         me: member.node(),
         node_name: member.name.clone(),
         routes: Arc::clone(routes),
         tunnel: tunnel.clone(),
         own: Some(own),
-        admit: None,
+        admit: owner::admit(&settings.allow_users)?,
         limits: proxy::Limits { calls: settings.max_inflight, ..proxy::Limits::default() },
-    })
+    }))
+}
+
+/// Takes the registrations of programs: one without a TTL lasts as long as its address answers.
+fn registrar(routes: &Arc<Published>, asks: &Asks) -> Alive {
+    let routes = Arc::clone(routes);
+    let offered = move |service: &ServiceName, id: &str| {
+        let routes = routes.load();
+        let service = routes.service(service.as_str());
+        service.is_some_and(|of| of.instances.iter().any(|one| one.here && &*one.id == id))
+    };
+    Alive::start(Arc::new(ToRouter(asks.clone())), Box::new(offered), alive::Terms::default())
 }
 
 /// Takes calls: of programs on every listener, of other nodes from the tunnel.

@@ -18,6 +18,7 @@ mod debug;
 mod dispatch;
 mod failure;
 mod health;
+mod logs;
 mod messages;
 mod network;
 mod reflection;
@@ -29,6 +30,8 @@ mod scope;
 mod watch;
 
 use std::sync::Arc;
+
+pub use self::logs::Logs;
 
 use futures_util::future::BoxFuture;
 use proto::NodeId;
@@ -64,6 +67,8 @@ pub struct Config {
     pub registrar: Arc<dyn Registrar>,
     /// Who links with more nodes.
     pub admin: Arc<dyn Admin>,
+    /// What the process logs.
+    pub logs: Arc<Logs>,
 }
 
 /// All our services. Cheap to clone: a handle.

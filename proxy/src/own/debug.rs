@@ -1,23 +1,89 @@
 //! `Debug`, which every go-micro service answers under its own name: ours too, under each of them.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
+use http::HeaderMap;
+use parking_lot::Mutex;
 use proto::micro::debug as pb;
 
-use super::dispatch::Call;
+use super::dispatch::{Call, decode};
+use super::logs::Logs;
 use super::reply::Reply;
+
+/// As failures name it.
+const NAME: &str = "go.micro.debug";
+/// Calls kept for `Trace`; the oldest go first.
+const MAX_SPANS: usize = 256;
+/// Bytes of an id that a caller gives.
+const MAX_ID: usize = 128;
+/// The ids that go-micro's tracing sends along.
+const TRACE_ID: &str = "micro-trace-id";
+const SPAN_ID: &str = "micro-span-id";
 
 /// The service, and what it counts.
 pub(super) struct Debug {
     started: u64,
     requests: AtomicU64,
     errors: AtomicU64,
+    spans: Mutex<VecDeque<pb::Span>>,
+    logs: Arc<Logs>,
+}
+
+/// A call that has begun.
+pub(super) struct Begun {
+    span: pb::Span,
+    at: std::time::Instant,
+}
+
+impl Begun {
+    /// A call of `path`, in the trace that its headers name or in one of its own.
+    pub(super) fn now(path: &str, headers: &HeaderMap) -> Self {
+        let given = |name| {
+            let id = headers.get(name).and_then(|id| id.to_str().ok());
+            id.filter(|id| id.len() <= MAX_ID).map(str::to_owned)
+        };
+        let fresh = || data_encoding::HEXLOWER.encode(&tunnel::identity::random::<16>());
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let span = pb::Span {
+            trace: given(TRACE_ID).unwrap_or_else(fresh),
+            id: fresh(),
+            parent: given(SPAN_ID).unwrap_or_default(),
+            name: path.chars().take(MAX_ID).collect(),
+            started: nanos(started),
+            r#type: pb::SpanType::Inbound.into(),
+            ..pb::Span::default()
+        };
+        Self { span, at: std::time::Instant::now() }
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Debug {
-    pub(super) fn new() -> Self {
-        Self { started: unix_seconds(), requests: AtomicU64::new(0), errors: AtomicU64::new(0) }
+    pub(super) fn new(logs: Arc<Logs>) -> Self {
+        Self {
+            started: unix_seconds(),
+            requests: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            spans: Mutex::default(),
+            logs,
+        }
+    }
+
+    /// A call has been answered; a stream, begun.
+    pub(super) fn answered(&self, Begun { mut span, at }: Begun) {
+        span.duration = nanos(at.elapsed());
+        let mut spans = self.spans.lock();
+        if spans.len() >= MAX_SPANS {
+            spans.pop_front();
+        }
+        spans.push_back(span);
     }
 
     /// One more call of our services.
@@ -30,12 +96,25 @@ impl Debug {
         self.errors.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn call(&self, call: &Call) -> Reply {
+    pub(super) fn call(&self, call: &Call, message: Bytes) -> Reply {
         match call.method.as_str() {
+            "Log" => match decode(NAME, message) {
+                Ok(request) => Reply::Many(self.logs.read(&request)),
+                Err(failure) => Reply::Once(Box::pin(std::future::ready(Err(failure)))),
+            },
+            "Trace" => Reply::now(decode(NAME, message).map(|request| self.trace(&request))),
+            // No answer of ours is kept for the next who asks.
+            "Cache" => Reply::now(Ok(pb::CacheResponse::default())),
             "Stats" => Reply::now(Ok(self.stats())),
             // Whoever answers is well: draining is told by grpc.health.v1.
             _ => Reply::now(Ok(pb::HealthResponse { status: "ok".to_owned() })),
         }
+    }
+
+    fn trace(&self, request: &pb::TraceRequest) -> pb::TraceResponse {
+        let spans = self.spans.lock();
+        let meant = |span: &&pb::Span| request.id.is_empty() || span.trace == request.id;
+        pb::TraceResponse { spans: spans.iter().filter(meant).cloned().collect() }
     }
 
     fn stats(&self) -> pb::StatsResponse {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use super::codec::{Codec, Form, descriptors};
-use super::debug::Debug;
+use super::debug::{Begun, Debug};
 use super::failure::{Failure, Kind};
 use super::health::Health;
 use super::messages::{Broken, Gathered, Messages, ROOM};
@@ -87,7 +87,7 @@ impl Dispatch {
             registry: Registry::new(Arc::clone(&config)),
             network: Network::new(Arc::clone(&config)),
             router: Router::new(Arc::clone(&config)),
-            debug: Debug::new(),
+            debug: Debug::new(Arc::clone(&config.logs)),
             health: Health::new(config, draining.subscribe()),
             draining,
             reflection: Reflection::new(),
@@ -121,6 +121,7 @@ impl Dispatch {
             };
         }
         self.debug.count();
+        let begun = Begun::now(request.uri().path(), request.headers());
         let response = match self.find(name, structure, method) {
             Ok((service, method)) => {
                 let codec = Codec::new(form, &method);
@@ -128,6 +129,7 @@ impl Dispatch {
             }
             Err(failure) => Err(failure),
         };
+        self.debug.answered(begun);
         response.unwrap_or_else(|failure| {
             self.debug.count_error();
             answerer.failed(&failure)
@@ -220,7 +222,7 @@ impl Dispatch {
             Service::Registry => self.registry.call(call, message),
             Service::Network => self.network.call(call, message),
             Service::Router => self.router.call(method.parent_service().name(), call, message),
-            Service::Debug => self.debug.call(call),
+            Service::Debug => self.debug.call(call, message),
             Service::Health => self.health.call(call, message),
         }
     }
@@ -369,6 +371,7 @@ mod tests {
             routes: Arc::new(Published::new(me)),
             registrar: Arc::new(Nobody),
             admin: Arc::new(Nobody),
+            logs: Arc::default(),
         })
     }
 

@@ -115,6 +115,7 @@ impl World {
                 routes,
                 registrar: Arc::clone(&desk) as Arc<dyn Registrar>,
                 admin: desk,
+                logs: Arc::default(),
             });
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             addresses.push(listener.local_addr().unwrap());

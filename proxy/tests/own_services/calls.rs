@@ -139,6 +139,44 @@ async fn every_name_of_ours_answers_debug() {
 }
 
 #[tokio::test]
+async fn debug_tells_the_last_lines_and_those_to_come() {
+    use prost::Message as _;
+    let node = Node::start().await;
+    let client = node.client().await;
+    node.desk.logs.add("INFO", "test", "before".into());
+    let mut log = client.open("/go.micro.registry.Debug/Log", &[]).await;
+    log.send(&debug::LogRequest { stream: true, ..Default::default() }.encode_to_vec());
+    let line: debug::Record = log.next().await;
+    assert_eq!((&*line.message, &*line.metadata["level"]), ("before", "INFO"));
+    node.desk.logs.add("WARN", "test", "after".into());
+    assert_eq!(log.next::<debug::Record>().await.message, "after");
+    log.half_close();
+    node.own.drain();
+    assert_eq!(log.end().await["grpc-status"], "14", "a stream without end ends with the node");
+}
+
+#[tokio::test]
+async fn debug_tells_the_calls_of_a_trace_and_that_no_answer_is_cached() {
+    let node = Node::start().await;
+    let client = node.client().await;
+    let list = "/go.micro.registry.Registry/ListServices";
+    let traced = [("micro-trace-id", "t-1"), ("micro-span-id", "s-1")];
+    let mut call = client.open(list, &traced).await;
+    call.send(b"");
+    call.only().await.unwrap();
+    client.json(list, &serde_json::json!({})).await.unwrap();
+    let ask = debug::TraceRequest { id: "t-1".into() };
+    let path = "/go.micro.registry.Debug/Trace";
+    let found: debug::TraceResponse = client.unary(path, ask).await.unwrap();
+    let [span] = &found.spans[..] else { panic!("one call was of the trace: {found:?}") };
+    assert_eq!((&*span.parent, &*span.name, span.r#type), ("s-1", list, 0));
+    assert!(span.started > 1_600_000_000_000_000_000 && span.duration > 0, "{span:?}");
+    let path = "/go.micro.registry.Debug/Cache";
+    let cache: debug::CacheResponse = client.unary(path, debug::CacheRequest {}).await.unwrap();
+    assert!(cache.values.is_empty());
+}
+
+#[tokio::test]
 async fn a_node_that_drains_ends_its_watches_and_is_done() {
     let node = Node::start_bare().await;
     let proxy = node.proxy().await;

@@ -37,6 +37,7 @@ pub(crate) struct Desk {
     known: Mutex<Known>,
     pub(crate) refuse: Mutex<Option<RegistrarError>>,
     pub(crate) connected: Mutex<Vec<String>>,
+    pub(crate) logs: Arc<proxy::own::Logs>,
 }
 
 pub(crate) fn id(n: u8) -> NodeId {
@@ -98,6 +99,7 @@ impl Node {
             known: Mutex::default(),
             refuse: Mutex::default(),
             connected: Mutex::default(),
+            logs: Arc::default(),
         });
         let own = Own::new(Config {
             me,
@@ -106,6 +108,7 @@ impl Node {
             routes: Arc::clone(&desk.routes),
             registrar: Arc::clone(&desk) as Arc<dyn Registrar>,
             admin: Arc::clone(&desk) as Arc<dyn Admin>,
+            logs: Arc::clone(&desk.logs),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
