@@ -140,7 +140,9 @@ pub async fn start(
         links: watch::Sender::new(0),
         trouble: watch::Sender::new(None),
     });
+    let door = Door::new(member.network);
     let (drive, asks) = {
+        let door = door.clone();
         let credential = member.credential.load();
         let node = describe(settings, &member.name, &credential, &advertised.load());
         let config = router::Config {
@@ -152,14 +154,17 @@ pub async fn start(
         };
         let signer: Arc<dyn proto::sign::Sign> = Arc::clone(&member.key) as _;
         let clock = Clock::start();
-        let door = Door::new(member.network);
         Drive::new(Router::new(signer, node, config), control, door, Arc::clone(&shared), clock)
     };
     let drive = tokio::spawn(drive.run());
 
     // The proxy.
     let proxy = proxy(settings, &member, &routes, &tunnel, &asks)?;
-    let metrics = Arc::new(Metrics::new(|registry| proxy.metrics(registry)));
+    let metrics = Arc::new(Metrics::new(|registry| {
+        proxy.metrics(registry);
+        tunnel.counters().register(registry);
+        door.counts().register(registry);
+    }));
     let node = Arc::new(Node {
         name: member.name.clone(),
         region: settings.region.clone(),

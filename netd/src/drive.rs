@@ -12,15 +12,17 @@ use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use proto::frame::Frame;
 use proto::{LinkId, NodeId, Time};
 use proxy::Published;
 use router::{Input, LinkEvent, Message, Output, Refusal, Request, RequestId, Router};
 use tokio::sync::{mpsc, oneshot, watch};
-use tunnel::door::{Door, Passed};
+use tunnel::conduct::Rejected;
+use tunnel::control::Received;
+use tunnel::door::{Checked, Door, Passed};
 use tunnel::{Control, Event};
 
 use self::lanes::{Lanes, Next};
+use self::notes::Notes;
 
 /// Requests that wait for the router; who sends more waits.
 const REQUESTS: usize = 1024;
@@ -117,6 +119,7 @@ pub struct Drive {
     waiting: std::collections::BTreeMap<RequestId, oneshot::Sender<Result<(), Refusal>>>,
     numbered: u64,
     up: std::collections::BTreeMap<LinkId, NodeId>,
+    notes: Notes,
 }
 
 impl std::fmt::Debug for Drive {
@@ -146,6 +149,7 @@ impl Drive {
             waiting: std::collections::BTreeMap::new(),
             numbered: 0,
             up: std::collections::BTreeMap::new(),
+            notes: Notes::default(),
         };
         (drive, Asks(sender))
     }
@@ -164,8 +168,9 @@ impl Drive {
             tokio::select! {
                 event = self.control.event() => self.event(event, &mut lanes),
                 Some(ask) = self.asks.recv() => self.ask(ask),
-                Some((link, checked)) = checks.next(), if !checks.is_empty() => {
-                    if let Some(message) = checked {
+                Some((link, (message, rejected))) = checks.next(), if !checks.is_empty() => {
+                    self.control.rejected(link, &rejected);
+                    if let Some(message) = message {
                         self.handle(Input::Frame(link, message));
                     }
                     lanes.checked(link);
@@ -201,7 +206,7 @@ impl Drive {
                         let _ = waiting.send(answer);
                     }
                 }
-                Output::Note(note) => notes::tell(&note),
+                Output::Note(note) => self.notes.tell(note, &self.control, self.clock.now()),
                 Output::Left => return true,
             }
         }
@@ -236,7 +241,7 @@ impl Drive {
                     self.dialled(node, Ok(()));
                 }
             }
-            Event::Frame(link, frame) => lanes.frame(link, frame),
+            Event::Frame(link, received) => lanes.frame(link, received),
             Event::Cost(link, cost) => lanes.event(link, LinkEvent::Cost(cost)),
             Event::Suspected(link) => {
                 tracing::info!(%link, "link suspected: nothing is heard");
@@ -271,9 +276,15 @@ impl Drive {
     }
 }
 
-/// Has the records of a frame verified; `None` when nothing of it is left to be handled.
-async fn check(door: &Door, frame: Frame) -> Option<Message> {
-    match door.check(frame).await {
+/// Has the records of a frame verified; no message when nothing of it is left to be handled.
+async fn check(door: &Door, received: Received) -> (Option<Message>, Rejected) {
+    let Received { frame, .. } = received;
+    let Checked { passed, rejected } = door.check(frame).await;
+    (message(passed), rejected)
+}
+
+fn message(passed: Passed) -> Option<Message> {
+    match passed {
         Passed::Records(records) if records.is_empty() => None,
         Passed::Records(records) => {
             Some(Message::Records(records.into_iter().map(Arc::new).collect()))

@@ -96,6 +96,17 @@ pub enum Note {
         /// Why.
         why: Reject,
     },
+    /// What the records of one frame were, those that were rejected aside.
+    Taken {
+        /// The neighbour link they came by.
+        link: LinkId,
+        /// Something new, and the bytes of it.
+        news: (u64, u64),
+        /// Held already.
+        known: u64,
+        /// Older than what is held.
+        stale: u64,
+    },
     /// The network remembers a later life of this node than this one: its clock was ahead once,
     /// or is behind now, or another machine uses the same key.
     Overtaken,

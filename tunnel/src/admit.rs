@@ -1,62 +1,82 @@
 //! Strangers: whoever connects is one until its grant was checked, and gets little.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use proto::PublicKey;
 use proto::join::{Answer, JoinRequest, MAX_MESSAGE, Refusal};
 use proto::open::{MAX_OPEN, Open, OpenKind};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::close::{Close, Gone};
+use crate::counters::Handshake;
 use crate::endpoint::Endpoint;
 use crate::greet;
+use crate::prefixes::{Prefixes, Verdict};
 use crate::stream::{StreamError, read_all, write_all};
 use crate::transport::{Connection, Knock, Listener, Sender};
 
 /// Streams of a node that joins: the control stream, and the one it asks on.
 const JOINER_STREAMS: u32 = 2;
 
-/// How many strangers there are.
+/// Where strangers come from.
 #[derive(Debug, Default)]
-pub(crate) struct Strangers(AtomicUsize);
-
-impl Strangers {
-    fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+pub(crate) struct Strangers(Mutex<Prefixes>);
 
 /// Counts a stranger as long as it is one.
 struct Stranger(Arc<Endpoint>);
 
 impl Stranger {
     fn new(endpoint: &Arc<Endpoint>) -> Self {
-        endpoint.strangers.0.fetch_add(1, Ordering::Relaxed);
+        endpoint.counters.strangers.add();
         Self(Arc::clone(endpoint))
     }
 }
 
 impl Drop for Stranger {
     fn drop(&mut self) {
-        self.0.strangers.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.counters.strangers.sub();
     }
 }
 
 /// Lets strangers in, as many as may be, until the transport is closed.
 pub(crate) async fn listen(endpoint: Arc<Endpoint>, mut listener: Listener) {
     while let Some(knock) = listener.accept().await {
-        let (there, most) = (endpoint.strangers.count(), endpoint.config.limits.strangers);
-        if there >= most || endpoint.is_full() || endpoint.is_closing() {
-            endpoint.counters.handshakes_refused.add();
-            knock.refuse();
-        } else if there >= most / 2 && !knock.is_validated() {
-            endpoint.counters.handshakes_retried.add();
-            knock.retry();
-        } else {
-            tokio::spawn(stranger(Stranger::new(&endpoint), knock));
+        let handshakes = &endpoint.counters.handshakes;
+        match judge(&endpoint, &knock) {
+            Knocking::Admit => drop(tokio::spawn(stranger(Stranger::new(&endpoint), knock))),
+            Knocking::Retry => {
+                handshakes.add(Handshake::Retried);
+                knock.retry();
+            }
+            Knocking::Refuse(why) => {
+                handshakes.add(why);
+                knock.refuse();
+            }
         }
+    }
+}
+
+/// What to do with somebody who knocks.
+enum Knocking {
+    Admit,
+    Retry,
+    Refuse(Handshake),
+}
+
+fn judge(endpoint: &Endpoint, knock: &Knock) -> Knocking {
+    let there = usize::try_from(endpoint.counters.strangers.get()).unwrap_or(0);
+    let (most, proven) = (endpoint.config.limits.strangers, knock.is_validated());
+    if there >= most || endpoint.is_full() || endpoint.is_closing() {
+        return Knocking::Refuse(Handshake::Full);
+    }
+    let from = knock.remote().ip();
+    match endpoint.strangers.0.lock().knock(from, proven, endpoint.clock.now()) {
+        Verdict::Refuse => Knocking::Refuse(Handshake::Crowded),
+        Verdict::Retry => Knocking::Retry,
+        Verdict::Admit if there >= most / 2 && !proven => Knocking::Retry,
+        Verdict::Admit => Knocking::Admit,
     }
 }
 
@@ -73,10 +93,13 @@ enum Known {
 async fn stranger(stranger: Stranger, knock: Knock) {
     let endpoint = &stranger.0;
     let until = Instant::now() + endpoint.config.limits.greeting;
-    let Ok(Ok(connection)) = timeout_at(until, knock.admit()).await else {
-        endpoint.counters.links_refused.add();
-        return;
+    let handshakes = &endpoint.counters.handshakes;
+    let connection = match timeout_at(until, knock.admit()).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(_)) => return handshakes.add(Handshake::Failed),
+        Err(_) => return handshakes.add(Handshake::Slow),
     };
+    handshakes.add(Handshake::Proven);
     let close = match timeout_at(until, recognise(endpoint, &connection)).await {
         Ok(Ok(Known::Member)) => return,
         Ok(Ok(Known::Joiner(request, send))) => join(endpoint, &connection, request, send).await,
@@ -84,12 +107,14 @@ async fn stranger(stranger: Stranger, knock: Knock) {
             answer(endpoint, &connection, send, Answer::Refused(Refusal::NotAnIssuer)).await
         }
         Ok(Err(Gone::Here(close))) => close,
-        // It is gone already.
-        Ok(Err(_)) => Close::Done,
+        Ok(Err(gone)) => {
+            endpoint.counters.strangers_refused.add(gone.into());
+            Close::Done
+        }
         Err(_) => Close::Slow,
     };
     if close != Close::Done {
-        endpoint.counters.links_refused.add();
+        endpoint.counters.strangers_refused.add(Gone::Here(close).into());
         tracing::debug!(remote = %connection.remote(), reason = %close, "a stranger is refused");
     }
     connection.close(close);
@@ -107,6 +132,9 @@ async fn recognise(endpoint: &Arc<Endpoint>, connection: &Connection) -> Result<
         greet::judge(&greeted.hello, endpoint.config.network, &key, now).map_err(Gone::Here)?;
     if peer.node == endpoint.me {
         return Err(Gone::Here(Close::WrongNode));
+    }
+    if let Some(close) = endpoint.penalty_of(&peer.node) {
+        return Err(Gone::Here(close));
     }
     greet::say(&mut greeted.send, ours).await?;
     let neighbour = greeted.hello.neighbour;

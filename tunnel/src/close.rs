@@ -57,6 +57,12 @@ pub enum Close {
     /// The node that was meant is another one.
     #[error("another node answers at this address")]
     WrongNode,
+    /// It has sent what no node may: forgeries, or what cannot be read.
+    #[error("it sends records that no node may send")]
+    Misbehaved,
+    /// It has sent more than anybody can use, for minutes.
+    #[error("it sends far more than anybody can use")]
+    Flooded,
     /// The question was answered; nothing more is expected.
     #[error("done")]
     Done,
@@ -87,6 +93,8 @@ impl Close {
             Self::Slow => 0x122,
             Self::TooMany => 0x123,
             Self::WrongNode => 0x124,
+            Self::Misbehaved => 0x125,
+            Self::Flooded => 0x126,
             Self::Done => 0x130,
             Self::Other(code) => code,
         }
@@ -113,6 +121,8 @@ impl Close {
             0x122 => Self::Slow,
             0x123 => Self::TooMany,
             0x124 => Self::WrongNode,
+            0x125 => Self::Misbehaved,
+            0x126 => Self::Flooded,
             0x130 => Self::Done,
             code => Self::Other(code),
         }

@@ -8,11 +8,14 @@ use proto::{Cost, LinkId, NodeId};
 use tokio::sync::mpsc;
 
 use crate::close::{Close, Gone};
+use crate::conduct::{Reason, Rejected};
+use crate::counters::Taken;
 use crate::dial::DialError;
 use crate::endpoint::Endpoint;
+pub use crate::frames::Received;
 
 /// Something that happened to a neighbour link. Of one link, in order.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Event {
     /// A neighbour link is up, both ends proven.
     Up {
@@ -26,8 +29,9 @@ pub enum Event {
         dialled: bool,
     },
     /// A frame came: records, digests, requests for records. Not yet believed: see
-    /// [`crate::door::Door`].
-    Frame(LinkId, Frame),
+    /// [`crate::door::Door`]. While it is kept, it counts as not dealt with, and of a neighbour
+    /// with too much of that nothing more is read.
+    Frame(LinkId, Received),
     /// The cost has changed by more than noise.
     Cost(LinkId, Cost),
     /// Nothing is heard; new calls do not use it.
@@ -62,6 +66,24 @@ impl Control {
     /// dropped and counted: what it said comes back with the next digest.
     pub fn send(&self, link: LinkId, frame: Frame) {
         self.endpoint.send(link, frame);
+    }
+
+    /// Says what became of records that passed the door: how many of each, and the bytes of those
+    /// that were news. Of a neighbour that tells no news less is read.
+    pub fn taken(&self, link: LinkId, counts: [(Taken, u64); 3], bytes_of_news: u64) {
+        self.endpoint.taken(link, counts, bytes_of_news);
+    }
+
+    /// Says which records were turned away. They are counted and told to the log, not too often;
+    /// a neighbour that goes on has to go, and stays away for a while.
+    pub fn rejected(&self, link: LinkId, rejected: &Rejected) {
+        self.endpoint.rejected(link, rejected);
+    }
+
+    /// Counts a service that is kept and not believed, for the grant of its origin does not cover
+    /// it. Whoever passes it on does no wrong.
+    pub fn not_granted(&self) {
+        self.endpoint.counters.records_rejected.add(Reason::NotGranted);
     }
 
     /// Dials `node` as a neighbour, at the addresses the book has. [`Event::Up`] or

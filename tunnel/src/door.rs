@@ -11,6 +11,7 @@ use proto::record::Verified;
 use proto::{NetworkId, Record, UnixTime};
 use tokio::sync::Semaphore;
 
+use crate::conduct::{Reason, Rejected};
 use crate::counters::Counter;
 use crate::identity::Ed25519;
 
@@ -34,6 +35,15 @@ pub enum Passed {
     Nothing,
 }
 
+/// What a check comes to.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// What is for the router.
+    pub passed: Passed,
+    /// Records that were turned away: for [`crate::Control::rejected`].
+    pub rejected: Rejected,
+}
+
 /// Checks records for one network. Clones are the same door.
 #[derive(Clone, Debug)]
 pub struct Door {
@@ -53,6 +63,18 @@ pub struct Counts {
     pub known: Counter,
     /// Records turned away.
     pub rejected: Counter,
+}
+
+impl Counts {
+    /// Shows all of them, below `door`. Those turned away are shown by reason elsewhere:
+    /// [`crate::Counters::records_rejected`].
+    pub fn register(&self, registry: &mut prometheus_client::registry::Registry) {
+        let registry = registry.sub_registry_with_prefix("door");
+        let passed = "Records whose signature is their origin's";
+        self.passed.register(registry, "records_passed", passed);
+        let known = "Records passed whose signature had been checked before";
+        self.known.register(registry, "records_known", known);
+    }
 }
 
 /// The hashes of records that were found to be good, in two generations: when the newer is full
@@ -111,27 +133,33 @@ impl Door {
 
     /// Checks what came from a neighbour. Frames of one neighbour are to be passed in their
     /// order, one after the other; those of different ones may pass at once.
-    pub async fn check(&self, frame: Frame) -> Passed {
-        match frame {
-            Frame::Records(records) => Passed::Records(self.records(records).await),
+    pub async fn check(&self, frame: Frame) -> Checked {
+        let passed = match frame {
+            Frame::Records(records) => {
+                let (records, rejected) = self.records(records).await;
+                return Checked { passed: Passed::Records(records), rejected };
+            }
             Frame::Digest(digest) => Passed::Digest(digest),
             Frame::Summary(summary) => Passed::Summary(summary),
             Frame::Want(want) => Passed::Want(want),
             Frame::Hello(_) | Frame::Bye => Passed::Nothing,
-        }
+        };
+        Checked { passed, rejected: Rejected::default() }
     }
 
-    async fn records(&self, records: Vec<Record>) -> Vec<Verified> {
-        let Ok(seat) = Arc::clone(&self.seats).acquire_owned().await else { return Vec::new() };
+    async fn records(&self, records: Vec<Record>) -> (Vec<Verified>, Rejected) {
+        let seat = Arc::clone(&self.seats).acquire_owned().await;
         let door = self.clone();
         let checked = tokio::task::spawn_blocking(move || {
-            let _seat = seat;
-            records.into_iter().filter_map(|record| door.one(record)).collect()
+            let (_seat, mut rejected) = (seat, Rejected::default());
+            let passed = records.into_iter().filter_map(|record| door.one(record, &mut rejected));
+            (passed.collect(), rejected)
         });
         checked.await.unwrap_or_default()
     }
 
-    fn one(&self, record: Record) -> Option<Verified> {
+    fn one(&self, record: Record, rejected: &mut Rejected) -> Option<Verified> {
+        let id = record.id().clone();
         let now = (self.wall)();
         let hash = *blake3::hash(record.bytes()).as_bytes();
         // What was signed stays signed; what the time of day decides is asked again.
@@ -153,7 +181,8 @@ impl Door {
             }
             Err(why) => {
                 self.counts.rejected.add();
-                tracing::debug!(%why, "a record was turned away");
+                tracing::debug!(record = ?id, %why, "a record was turned away");
+                rejected.add(Reason::from(why), id);
                 None
             }
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use proto::fault::Code;
 use proto::frame::{Frame, Hello};
 use proto::open::Open;
@@ -20,13 +21,15 @@ pub use tunnel::Tunnel;
 
 use crate::clock::Clock;
 use crate::close::{Close, Gone};
+use crate::conduct::Rejected;
 use crate::config::Config;
 use crate::control::{Control, Event};
-use crate::counters::Counters;
+use crate::counters::{Counters, Taken};
 use crate::dial::{DialError, Dialled, Dials, Turn, race};
 use crate::greet::{self, Greeted, Peer};
 use crate::link::{self, Shared, refuse};
 use crate::links::Links;
+use crate::penalty::Penalties;
 use crate::stream::Stream;
 use crate::transport::{Connection, Transport};
 use crate::{admit, frames};
@@ -78,6 +81,7 @@ pub async fn start(
         links: Links::default(),
         dials: Dials::new(config.limits.dials),
         strangers: admit::Strangers::default(),
+        penalties: Mutex::default(),
         closing: AtomicBool::new(false),
         transport: transport.into(),
         runtime: tokio::runtime::Handle::current(),
@@ -100,6 +104,7 @@ pub(crate) struct Endpoint {
     pub(crate) clock: Clock,
     pub(crate) counters: Counters,
     pub(crate) strangers: admit::Strangers,
+    penalties: Mutex<Penalties>,
     links: Links,
     dials: Dials,
     transport: Transport,
@@ -243,7 +248,11 @@ impl Endpoint {
             return Err(DialError::Closing);
         }
         let me = self.me;
-        let wanted = |node| if node == me { Err(DialError::Myself) } else { Ok(()) };
+        let wanted = |node| match self.penalty_of(&node) {
+            _ if node == me => Err(DialError::Myself),
+            Some(close) => Err(DialError::Unacceptable(close)),
+            None => Ok(()),
+        };
         self.dial(addresses, true, wanted).await
     }
 
@@ -272,6 +281,9 @@ impl Endpoint {
             return Err(DialError::Myself);
         }
         let addresses = (self.config.book)(node);
+        if let Some(close) = self.penalty_of(&node) {
+            return Err(DialError::Unacceptable(close));
+        }
         let wanted = |there| if there == node { Ok(()) } else { Err(DialError::WrongNode) };
         self.dial(&addresses, neighbour, wanted).await
     }
@@ -342,7 +354,7 @@ impl Endpoint {
     ) -> Arc<Shared> {
         connection.allow_bytes(&self.config.limits);
         connection.allow_streams(self.config.limits.streams);
-        let (sender, queue) = mpsc::channel(self.config.limits.frames);
+        let (sender, queue) = frames::queue(self.config.limits.frames);
         let id = self.links.number();
         let link = Shared::new(id, peer, connection, sender, dialled, neighbour);
         self.dials.forget(link.peer);
@@ -368,7 +380,7 @@ impl Endpoint {
         tracing::debug!(link = %id, peer = ?link.peer, dialled, neighbour, "a link is up");
         tokio::spawn(link::run(Arc::clone(&link), Arc::clone(self)));
         let Greeted { send, recv, rest, hello: _ } = greeted;
-        tokio::spawn(frames::write(send, queue));
+        tokio::spawn(frames::write(send, queue, Arc::clone(self)));
         tokio::spawn(frames::read(Arc::clone(&link), Arc::clone(self), recv, rest));
         link
     }
@@ -388,15 +400,84 @@ impl Endpoint {
     /// A link's task has ended.
     pub(crate) async fn ended(&self, link: &Shared, gone: Gone) {
         self.links.remove(link);
-        self.counters.links_down.add();
+        self.counters.links_down.add(gone.into());
         self.counters.links.sub();
-        if gone == Gone::Restarted {
-            self.counters.restarted.add();
-        }
+        self.judge_last(link);
         tracing::debug!(link = %link.id, peer = ?link.peer, %gone, "a link is down");
         if link.announce_down() {
             self.tell(Event::Down(link.id, gone)).await;
         }
+    }
+
+    /// What is left to be said of the conduct of a link that has ended.
+    fn judge_last(&self, link: &Shared) {
+        let mut conduct = link.conduct.lock();
+        let before = conduct.is_slow();
+        for (reason, count) in conduct.end() {
+            let (link, peer) = (link.id, link.peer.short());
+            tracing::warn!(event = "record rejected", %link, peer, ?reason, count, "network");
+        }
+        self.slowed(before, false);
+    }
+
+    /// A neighbour is being read slower than it speaks, or no longer.
+    pub(crate) fn slowed(&self, before: bool, now: bool) {
+        match (before, now) {
+            (false, true) => {
+                self.counters.neighbours_slowed.add();
+                self.counters.slowdowns.add();
+            }
+            (true, false) => self.counters.neighbours_slowed.sub(),
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// Records of a neighbour were believed.
+    pub(crate) fn taken(&self, link: LinkId, counts: [(Taken, u64); 3], bytes_of_news: u64) {
+        let mut news = 0;
+        for (taken, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            self.counters.records_received.add_by(taken, count);
+            news += if taken == Taken::News { count } else { 0 };
+        }
+        if news > 0
+            && let Some(link) = self.links.get(link)
+        {
+            link.conduct.lock().give_back(news, bytes_of_news);
+            link.given_back.notify_one();
+        }
+    }
+
+    /// Records of a neighbour were turned away.
+    pub(crate) fn rejected(&self, link: LinkId, rejected: &Rejected) {
+        let link = self.links.get(link);
+        for (reason, count, record) in rejected.iter() {
+            self.counters.records_rejected.add_by(reason, count);
+            // Of a link that is gone all was said.
+            let Some(link) = &link else { continue };
+            let now = self.clock.now();
+            let (say, judged) = link.conduct.lock().rejected(reason, count, now);
+            if let Some(count) = say {
+                let (link, peer) = (link.id, link.peer.short());
+                tracing::warn!(event = "record rejected", %link, peer, ?reason, count, ?record, "network");
+            }
+            if let Err(close) = judged {
+                self.expel(link, close);
+            }
+        }
+    }
+
+    /// Ends the link with a node that misbehaves; it may not come back for a while.
+    pub(crate) fn expel(&self, link: &Shared, close: Close) {
+        let away = self.penalties.lock().add(link.peer, close, self.clock.now());
+        if link.close_once(close) {
+            let (link, peer, away) = (link.id, link.peer.short(), away.as_secs());
+            tracing::warn!(event = "neighbour expelled", %link, peer, why = %close, away, "network");
+        }
+    }
+
+    /// Why `node` may not come back yet.
+    pub(crate) fn penalty_of(&self, node: &NodeId) -> Option<Close> {
+        self.penalties.lock().of(node, self.clock.now())
     }
 
     /// Sends a frame to a neighbour.

@@ -2,13 +2,16 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::BytesMut;
 use proto::frame::{Frame, MAX_FRAME};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::close::{Close, Gone};
+use crate::conduct::Reason;
 use crate::control::Event;
+use crate::counters::Counters;
 use crate::endpoint::Endpoint;
 use crate::greet::{self, READ};
 use crate::link::Shared;
@@ -17,18 +20,111 @@ use crate::transport::{Receiver, Sender};
 
 /// Bytes of frames written at once.
 const WRITE: usize = 64 * 1024;
+/// Bytes of frames that wait for one neighbour, about: a database of a hundred thousand records.
+/// Beyond it frames are dropped and counted; what they said comes back with the next digest.
+const QUEUED: usize = 64 << 20;
+/// Bytes of frames of one neighbour that were read and that the router has not dealt with. Beyond it
+/// the control stream is not read, so the neighbour waits and nothing piles up.
+pub(crate) const UNHANDLED: usize = 2 << 20;
+/// What a frame counts for at least, so that this bounds their number as well.
+const SMALLEST: usize = 8 * 1024;
+
+/// A frame that came, and its share of what may wait for the router: given back when dropped.
+#[derive(Debug)]
+pub struct Received {
+    /// What came.
+    pub frame: Frame,
+    /// Bytes it took on the wire.
+    pub size: usize,
+    _share: OwnedSemaphorePermit,
+}
+
+impl Received {
+    /// A frame that came from nowhere: for tests of those who take them.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn of(frame: Frame, size: usize) -> Self {
+        let share = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned();
+        Self { frame, size, _share: share.expect("it has one") }
+    }
+}
+
+/// The frames that wait for one neighbour.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    frames: mpsc::Sender<(Frame, usize)>,
+    bytes: Arc<AtomicUsize>,
+}
+
+/// The other end of a [`Queue`].
+#[derive(Debug)]
+pub(crate) struct Queued {
+    frames: mpsc::Receiver<(Frame, usize)>,
+    bytes: Arc<AtomicUsize>,
+}
+
+/// A queue of so many frames.
+pub(crate) fn queue(frames: usize) -> (Queue, Queued) {
+    let (sender, receiver) = mpsc::channel(frames);
+    let bytes = Arc::<AtomicUsize>::default();
+    (Queue { frames: sender, bytes: Arc::clone(&bytes) }, Queued { frames: receiver, bytes })
+}
+
+/// There is no room, or nobody writes any more.
+#[derive(Debug)]
+pub(crate) struct Dropped;
+
+impl Queue {
+    pub(crate) fn try_send(&self, frame: Frame) -> Result<(), Dropped> {
+        let size = size(&frame);
+        // A frame too many now and then is no harm: one task sends.
+        if self.bytes.load(Ordering::Relaxed) + size > QUEUED {
+            return Err(Dropped);
+        }
+        self.bytes.fetch_add(size, Ordering::Relaxed);
+        self.frames.try_send((frame, size)).map_err(|_| {
+            self.bytes.fetch_sub(size, Ordering::Relaxed);
+            Dropped
+        })
+    }
+}
+
+impl Queued {
+    fn taken(&self, (frame, size): (Frame, usize)) -> Frame {
+        self.bytes.fetch_sub(size, Ordering::Relaxed);
+        frame
+    }
+}
+
+/// Bytes that a frame holds, about.
+fn size(frame: &Frame) -> usize {
+    const SMALL: usize = 64;
+    let held: usize = match frame {
+        Frame::Records(records) => records.iter().map(|record| record.bytes().len()).sum(),
+        Frame::Summary(summary) => {
+            summary.origins.iter().map(|origin| (1 + origin.records.len()) * SMALL).sum()
+        }
+        Frame::Want(want) => want.records.len() * SMALL,
+        Frame::Digest(digest) => digest.buckets.len() * 8,
+        Frame::Hello(_) => proto::grant::MAX_CREDENTIAL,
+        Frame::Bye => 0,
+    };
+    held + SMALL
+}
 
 /// Writes what is sent to the neighbour, in order, until the link is gone.
-pub(crate) async fn write(mut send: Sender, mut frames: mpsc::Receiver<Frame>) {
+pub(crate) async fn write(mut send: Sender, mut queued: Queued, endpoint: Arc<Endpoint>) {
+    let counters = &endpoint.counters;
     let mut out = BytesMut::new();
-    while let Some(frame) = frames.recv().await {
-        frame.encode(&mut out);
+    while let Some(frame) = queued.frames.recv().await {
+        put(&queued.taken(frame), &mut out, counters);
         // What waits already goes along.
         while out.len() < WRITE
-            && let Ok(frame) = frames.try_recv()
+            && let Ok(frame) = queued.frames.try_recv()
         {
-            frame.encode(&mut out);
+            put(&queued.taken(frame), &mut out, counters);
         }
+        counters.control_sent.add_by(out.len() as u64);
         let mut chunks = [out.split().freeze()];
         if poll_fn(|cx| send.poll_write(cx, &mut chunks)).await.is_err() {
             // The link is gone, and its task says so; or the peer stopped reading, which its
@@ -38,8 +134,16 @@ pub(crate) async fn write(mut send: Sender, mut frames: mpsc::Receiver<Frame>) {
     }
 }
 
-/// Reads what the neighbour sends, until the link is gone. A router that is slow to take events
-/// slows the neighbour down: nothing piles up here.
+fn put(frame: &Frame, out: &mut BytesMut, counters: &Counters) {
+    if let Frame::Records(records) = frame {
+        counters.records_sent.add_by(records.len() as u64);
+    }
+    frame.encode(out);
+}
+
+/// Reads what the neighbour sends, until the link is gone. A neighbour that sends more than is of
+/// use, or than the router keeps up with, is read slower: nothing piles up here, and nothing is
+/// dropped.
 pub(crate) async fn read(
     link: Arc<Shared>,
     endpoint: Arc<Endpoint>,
@@ -47,21 +151,32 @@ pub(crate) async fn read(
     mut rest: BytesMut,
 ) {
     let broken = loop {
-        match Frame::decode(&mut rest, MAX_FRAME) {
-            Ok(Some(frame)) => {
-                if let Err(close) = take(&link, &endpoint, frame).await {
-                    break close;
-                }
-                continue;
-            }
-            Ok(None) => {}
+        link.turn(&endpoint).await;
+        let before = rest.len();
+        let decoded = Frame::decode(&mut rest, MAX_FRAME);
+        let size = before - rest.len();
+        let frame = match decoded {
+            Ok(frame) => frame,
             Err(error) => {
                 tracing::debug!(link = %link.id, peer = ?link.peer, %error, "broken frame");
+                endpoint.counters.records_rejected.add(Reason::Unreadable);
                 break Close::Protocol;
             }
+        };
+        if let Err(close) = link.pay(&endpoint, frame.as_ref(), size) {
+            return endpoint.expel(&link, close);
+        }
+        if let Some(frame) = frame {
+            if let Err(close) = take(&link, &endpoint, frame, size).await {
+                break close;
+            }
+            continue;
         }
         match poll_fn(|cx| recv.poll_read(cx, READ)).await {
-            Ok(Some(chunk)) => rest.extend_from_slice(&chunk),
+            Ok(Some(chunk)) => {
+                endpoint.counters.control_received.add_by(chunk.len() as u64);
+                rest.extend_from_slice(&chunk);
+            }
             // The control stream ends with the link and not before.
             Ok(None) | Err(StreamError::Reset(_) | StreamError::Ended) => break Close::Protocol,
             // Its task knows why.
@@ -71,7 +186,12 @@ pub(crate) async fn read(
     link.close(broken);
 }
 
-async fn take(link: &Arc<Shared>, endpoint: &Endpoint, frame: Frame) -> Result<(), Close> {
+async fn take(
+    link: &Arc<Shared>,
+    endpoint: &Endpoint,
+    frame: Frame,
+    size: usize,
+) -> Result<(), Close> {
     match frame {
         Frame::Hello(hello) => {
             let key = link.connection.peer();
@@ -95,8 +215,45 @@ async fn take(link: &Arc<Shared>, endpoint: &Endpoint, frame: Frame) -> Result<(
             if !link.neighbour {
                 return Err(Close::Protocol);
             }
-            endpoint.tell(Event::Frame(link.id, frame)).await;
+            let share = share(size);
+            let Ok(share) = Arc::clone(&link.unhandled).acquire_many_owned(share).await else {
+                // It is never closed.
+                return Ok(());
+            };
+            let received = Received { frame, size, _share: share };
+            endpoint.tell(Event::Frame(link.id, received)).await;
         }
     }
     Ok(())
+}
+
+/// A frame's share of [`UNHANDLED`].
+fn share(size: usize) -> u32 {
+    u32::try_from(size.clamp(SMALLEST, UNHANDLED)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_queue_is_bounded_by_bytes_and_by_number_and_gives_room_back() {
+        let want = |n| {
+            let id = proto::RecordId {
+                origin: proto::NodeId::from_bytes([1; 32]),
+                kind: proto::record::Kind::SERVICE,
+                key: bytes::Bytes::from_static(b"a"),
+            };
+            Frame::Want(proto::frame::Want { records: vec![id; n] })
+        };
+        let (queue, mut queued) = queue(1_000);
+        let large = || want((8 << 20) / 64);
+        let taken = (0..100).take_while(|_| queue.try_send(large()).is_ok()).count();
+        assert_eq!(taken, 7, "eight of them and what they are wrapped in are too many");
+        let first = queued.frames.recv().await.unwrap();
+        queued.taken(first);
+        assert!(queue.try_send(large()).is_ok() && queue.try_send(large()).is_err());
+        let taken = (0..2_000).take_while(|_| queue.try_send(Frame::Bye).is_ok()).count();
+        assert_eq!(taken, 1_000 - 7);
+    }
 }

@@ -37,8 +37,10 @@
 //! Never here: what a call means, which instance it is for, and which node should be a neighbour.
 
 mod admit;
+mod bucket;
 mod clock;
 pub mod close;
+pub mod conduct;
 pub mod config;
 pub mod control;
 mod cost;
@@ -57,6 +59,8 @@ pub mod link;
 mod links;
 mod machine;
 pub mod memory;
+mod penalty;
+mod prefixes;
 pub mod quic;
 pub mod seeds;
 mod serve;
@@ -66,7 +70,7 @@ pub mod transport;
 pub use close::{Close, Gone};
 pub use config::{Config, Limits};
 pub use control::{Control, Event};
-pub use counters::{Counters, Snapshot};
+pub use counters::Counters;
 pub use dial::DialError;
 pub use endpoint::{Arrival, AskError, Error, Incoming, OpenError, Tunnel, start};
 pub use identity::{Ed25519, Keypair};

@@ -13,13 +13,16 @@ use parking_lot::Mutex;
 use proto::fault::Code;
 use proto::frame::Frame;
 use proto::{Cost, Credential, Epoch, LinkId, NodeId};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 pub(crate) use task::run;
 
 use crate::close::Close;
+use crate::conduct::Conduct;
 use crate::credit::Credits;
+use crate::endpoint::Endpoint;
+use crate::frames::{Queue, UNHANDLED};
 use crate::greet::Peer;
 use crate::stream::{RecvHalf, SendHalf, Stream};
 use crate::transport::{Connection, Receiver, Sender};
@@ -77,8 +80,13 @@ pub(crate) struct Shared {
     pub(crate) since: Instant,
     pub(crate) connection: Connection,
     pub(crate) credential: ArcSwap<Credential>,
-    pub(crate) frames: mpsc::Sender<Frame>,
     pub(crate) credits: Credits,
+    pub(crate) frames: Queue,
+    /// Bytes that may still be read before the router has dealt with what was.
+    pub(crate) unhandled: Arc<Semaphore>,
+    pub(crate) conduct: Mutex<Conduct>,
+    /// Told when some of what was paid is given back.
+    pub(crate) given_back: Notify,
     state: AtomicU8,
     cost: AtomicU64,
     /// Halves of streams that are open.
@@ -157,7 +165,7 @@ impl Shared {
         id: LinkId,
         peer: &Peer,
         connection: Connection,
-        frames: mpsc::Sender<Frame>,
+        frames: Queue,
         dialled: bool,
         neighbour: bool,
     ) -> Arc<Self> {
@@ -172,6 +180,9 @@ impl Shared {
             credential: ArcSwap::new(Arc::clone(&peer.credential)),
             frames,
             credits: Credits::default(),
+            unhandled: Arc::new(Semaphore::new(UNHANDLED)),
+            conduct: Mutex::default(),
+            given_back: Notify::new(),
             state: AtomicU8::new(State::Live as u8),
             cost: AtomicU64::new(0),
             halves: AtomicUsize::new(0),
@@ -213,8 +224,51 @@ impl Shared {
 
     /// Ends it at once.
     pub(crate) fn close(&self, close: Close) {
-        let _ = self.closed.set(close);
+        self.close_once(close);
+    }
+
+    /// Ends it at once; false if that was done before.
+    pub(crate) fn close_once(&self, close: Close) -> bool {
+        let first = self.closed.set(close).is_ok();
         self.connection.close(close);
+        first
+    }
+
+    /// Waits until more of the control stream may be read: see [`crate::conduct`].
+    pub(crate) async fn turn(&self, endpoint: &Endpoint) {
+        loop {
+            let (wait, say) = {
+                let mut conduct = self.conduct.lock();
+                let before = conduct.is_slow();
+                let (wait, say) = conduct.wait(endpoint.clock.now());
+                endpoint.slowed(before, conduct.is_slow());
+                (wait, say)
+            };
+            if let Some(times) = say {
+                let (link, peer) = (self.id, self.peer.short());
+                tracing::warn!(event = "neighbour slowed", %link, peer, times, "network");
+            }
+            if wait.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.given_back.notified() => {}
+            }
+        }
+    }
+
+    /// Pays for what was read of the control stream.
+    pub(crate) fn pay(
+        &self,
+        endpoint: &Endpoint,
+        frame: Option<&Frame>,
+        size: usize,
+    ) -> Result<(), Close> {
+        if frame.is_none() && size == 0 {
+            return Ok(());
+        }
+        self.conduct.lock().pay(frame, size, endpoint.clock.now())
     }
 
     /// The peer has shown a newer grant, already checked.

@@ -127,6 +127,10 @@ impl Listener {
 pub(crate) struct Knock(Connection);
 
 impl Knock {
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.0.remote()
+    }
+
     pub(crate) fn is_validated(&self) -> bool {
         true
     }

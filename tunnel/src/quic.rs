@@ -181,6 +181,10 @@ pub(crate) struct Knock {
 }
 
 impl Knock {
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.incoming.remote_address()
+    }
+
     pub(crate) fn is_validated(&self) -> bool {
         self.incoming.remote_address_validated() || !self.incoming.may_retry()
     }

@@ -137,6 +137,11 @@ impl Listener {
 }
 
 impl Knock {
+    /// Where they seem to be.
+    pub(crate) fn remote(&self) -> SocketAddr {
+        either!(self, Knock, k => k.remote())
+    }
+
     /// Whether they have proven to be where they seem to be (RFC 9000 §8.1).
     pub(crate) fn is_validated(&self) -> bool {
         either!(self, Knock, k => k.is_validated())

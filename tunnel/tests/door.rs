@@ -21,7 +21,7 @@ fn record(network: NetworkId, author: &Keypair, seq: u64) -> Record {
 }
 
 async fn passed(door: &Door, records: Vec<Record>) -> Vec<Record> {
-    match door.check(Frame::Records(records)).await {
+    match door.check(Frame::Records(records)).await.passed {
         Passed::Records(passed) => passed.iter().map(|one| one.record().clone()).collect(),
         other => panic!("expected records, got {other:?}"),
     }

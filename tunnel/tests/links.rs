@@ -45,12 +45,12 @@ async fn neighbours_hear_of_each_other_and_frames_pass_in_order() {
         let (link, peer) = up(&mut near).await;
         assert_eq!(peer, far.id);
         assert_eq!(up(&mut far).await.1, near.id);
-        for value in 0..100 {
+        for value in 0..15 {
             near.control.send(link, digest(value));
         }
-        for value in 0..100 {
+        for value in 0..15 {
             let frame = far.event(|event| match event {
-                Event::Frame(_, frame) => Some(frame),
+                Event::Frame(_, received) => Some(received.frame),
                 _ => None,
             });
             assert_eq!(frame.await, digest(value));

@@ -19,6 +19,7 @@ use proto::join::Refusal;
 use proto::ticket::Secret;
 use proto::{Roles, Ticket, UnixTime};
 use tunnel::config::wall;
+use tunnel::counters::Handshake;
 use tunnel::issuer::Template;
 use tunnel::join::{self, JoinError};
 use tunnel::{AskError, Close, Config, DialError, Event, Gone, Keypair, OpenError};
@@ -378,8 +379,8 @@ async fn more_strangers_than_may_be_are_turned_away_and_members_get_in_afterward
     let far = net.start(config).await;
     let silent: Vec<_> = (0..200).map(|_| strangers::Silent::connect(far.address)).collect();
     let connected = futures_util::future::join_all(silent).await;
-    let refused = far.tunnel.counters().handshakes_refused.get();
-    let retried = far.tunnel.counters().handshakes_retried.get();
+    let handshakes = &far.tunnel.counters().handshakes;
+    let (refused, retried) = (handshakes.get(Handshake::Full), handshakes.get(Handshake::Retried));
     assert!(refused > 0 && retried > 0, "refused {refused}, retried {retried}");
     // Whoever was let in and said nothing is sent away.
     let closes = futures_util::future::join_all(

@@ -4,12 +4,17 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use proto::LinkId;
-use proto::frame::Frame;
 use router::LinkEvent;
+use tunnel::control::Received;
 
 /// Events of one link that wait behind a check. Frames beyond it are dropped: what they said comes
 /// back with the next digest. Link events are never dropped; the link machine spaces them.
-const WAITING: usize = 256;
+///
+/// The tunnel reads no more of a neighbour than fits well below both bounds, so an honest burst
+/// waits on the wire and is not dropped here.
+const WAITING: usize = 512;
+/// Bytes of the frames among them; the same gives way. Twice what the tunnel reads ahead.
+const WAITING_BYTES: usize = 4 << 20;
 
 /// What comes next.
 #[derive(Debug)]
@@ -17,7 +22,7 @@ pub(super) enum Next {
     /// For the router, as it is.
     Event(LinkId, LinkEvent),
     /// To be checked; [`Lanes::checked`] must follow.
-    Check(LinkId, Frame),
+    Check(LinkId, Received),
 }
 
 /// One queue a link.
@@ -31,6 +36,8 @@ pub(super) struct Lanes {
 #[derive(Debug, Default)]
 struct Lane {
     queue: VecDeque<Item>,
+    /// Bytes of the frames in `queue`.
+    bytes: usize,
     checking: bool,
     closed: bool,
 }
@@ -38,7 +45,7 @@ struct Lane {
 #[derive(Debug)]
 enum Item {
     Event(LinkEvent),
-    Frame(Frame),
+    Frame(Received),
 }
 
 impl Lanes {
@@ -48,11 +55,13 @@ impl Lanes {
     }
 
     /// A frame came.
-    pub(super) fn frame(&mut self, link: LinkId, frame: Frame) {
-        if self.lanes.get(&link).is_some_and(|lane| lane.queue.len() >= WAITING) {
+    pub(super) fn frame(&mut self, link: LinkId, frame: Received) {
+        let lane = self.lanes.entry(link).or_default();
+        if lane.queue.len() >= WAITING || lane.bytes + frame.size > WAITING_BYTES {
             tracing::debug!(%link, "frame dropped: too many wait to be checked");
             return;
         }
+        lane.bytes += frame.size;
         self.push(link, Item::Frame(frame));
     }
 
@@ -83,6 +92,7 @@ impl Lanes {
             match item {
                 Some(Item::Event(event)) => return Some(Next::Event(link, event)),
                 Some(Item::Frame(frame)) => {
+                    lane.bytes -= frame.size;
                     lane.checking = true;
                     return Some(Next::Check(link, frame));
                 }
@@ -106,8 +116,13 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use proto::Cost;
+    use proto::frame::Frame;
 
     use super::*;
+
+    fn frame(size: usize) -> Received {
+        Received::of(Frame::Bye, size)
+    }
 
     const A: LinkId = LinkId(1);
     const B: LinkId = LinkId(2);
@@ -122,7 +137,7 @@ mod tests {
     #[test]
     fn events_of_a_link_wait_behind_its_check_and_other_links_do_not() {
         let mut lanes = Lanes::default();
-        lanes.frame(A, Frame::Bye);
+        lanes.frame(A, frame(1));
         lanes.event(A, LinkEvent::Down);
         lanes.close(A);
         lanes.event(B, LinkEvent::Cost(Cost::ZERO));
@@ -139,9 +154,25 @@ mod tests {
     fn frames_beyond_the_bound_are_dropped_and_link_events_are_not() {
         let mut lanes = Lanes::default();
         for _ in 0..WAITING * 2 {
-            lanes.frame(A, Frame::Bye);
+            lanes.frame(A, frame(1));
         }
         lanes.event(A, LinkEvent::Down);
         assert_eq!(lanes.lanes[&A].queue.len(), WAITING + 1);
+    }
+
+    #[test]
+    fn large_frames_are_bounded_by_their_bytes_and_make_room_when_they_are_checked() {
+        let mut lanes = Lanes::default();
+        for _ in 0..WAITING {
+            lanes.frame(A, frame(256 << 10));
+        }
+        assert_eq!(lanes.lanes[&A].queue.len(), WAITING_BYTES / (256 << 10));
+        lanes.frame(B, frame(256 << 10));
+        assert_eq!(kind(lanes.next()), Some(("check", A)));
+        lanes.frame(A, frame(256 << 10));
+        lanes.frame(A, frame(1));
+        let lane = &lanes.lanes[&A];
+        assert_eq!((lane.queue.len(), lane.bytes), (WAITING_BYTES / (256 << 10), WAITING_BYTES));
+        assert_eq!(kind(lanes.next()), Some(("check", B)), "another link has room of its own");
     }
 }

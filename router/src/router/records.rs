@@ -18,19 +18,38 @@ pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// machines with one key would otherwise never stop.
 const REISSUE_EVERY: Duration = Duration::from_secs(1);
 
+/// What a record that came was to this node.
+enum Was {
+    News,
+    Known,
+    Stale,
+    Rejected,
+}
+
 impl Router {
     /// Takes in what a neighbour sent.
     pub(super) fn take_in(&mut self, records: Vec<Arc<Verified>>, link: LinkId, now: Time) {
+        let (mut news, mut known, mut stale) = ((0, 0), 0, 0);
         for record in records {
-            if record.id().origin == self.me {
-                self.see_own(&record, link, now);
+            let bytes = record.record().bytes().len() as u64;
+            let was = if record.id().origin == self.me {
+                self.see_own(&record, link, now)
             } else {
-                self.accept(record, link, now);
+                self.accept(record, link, now)
+            };
+            match was {
+                Was::News => news = (news.0 + 1, news.1 + bytes),
+                Was::Known => known += 1,
+                Was::Stale => stale += 1,
+                Was::Rejected => {}
             }
+        }
+        if news.0 + known + stale > 0 {
+            self.note(Note::Taken { link, news, known, stale });
         }
     }
 
-    fn accept(&mut self, record: Arc<Verified>, link: LinkId, now: Time) {
+    fn accept(&mut self, record: Arc<Verified>, link: LinkId, now: Time) -> Was {
         if let Body::Node(node) = record.body()
             && node.credential.expires() <= self.wall(now)
         {
@@ -49,22 +68,30 @@ impl Router {
                     self.note_membership(&record, before);
                 }
                 self.news(record, Some(link), now);
+                Was::News
             }
-            Outcome::Same => self.flood.known(&record, link),
-            Outcome::Stale(newer) => self.push(link, newer, now),
+            Outcome::Same => {
+                self.flood.known(&record, link);
+                Was::Known
+            }
+            Outcome::Stale(newer) => {
+                self.push(link, newer, now);
+                Was::Stale
+            }
             Outcome::Refused(why) => {
                 let unknown = self.lsdb.origin(&record.id().origin).is_none();
                 if unknown && let Some(link) = self.links.get_mut(link) {
                     link.compare = true;
                     self.compare_soon(now);
                 }
-                self.reject(link, &record, why);
+                self.reject(link, &record, why)
             }
         }
     }
 
-    fn reject(&mut self, link: LinkId, record: &Verified, why: Reject) {
+    fn reject(&mut self, link: LinkId, record: &Verified, why: Reject) -> Was {
         self.note(Note::Rejected { link, record: record.id().clone(), why });
+        Was::Rejected
     }
 
     fn note_membership(&mut self, record: &Verified, before: Option<String>) {
@@ -182,27 +209,31 @@ impl Router {
 
     /// The network shows this node a record of its own. What is above ours is from an earlier life
     /// whose clock was ahead, or from another machine with the same key: it is overruled.
-    fn see_own(&mut self, record: &Arc<Verified>, link: LinkId, now: Time) {
+    fn see_own(&mut self, record: &Arc<Verified>, link: LinkId, now: Time) -> Was {
         let id = record.id();
         let held = self.lsdb.get(id).cloned();
         if held.as_ref().is_some_and(|held| held.version() == record.version()) {
-            return self.flood.known(record, link);
+            self.flood.known(record, link);
+            return Was::Known;
         }
         if let Some(held) = held.filter(|held| held.version() > record.version()) {
-            return self.push(link, held, now);
+            self.push(link, held, now);
+            return Was::Stale;
         }
         if record.version().epoch < self.epoch {
             // Of an earlier life, and not held: the node record says that it is over.
             let node = self.lsdb.get(&record_id(self.me, Kind::NODE, b"")).cloned();
-            return node.into_iter().for_each(|node| self.push(link, node, now));
+            node.into_iter().for_each(|node| self.push(link, node, now));
+            return Was::Stale;
         }
         if self.leaving || self.ahead.len() >= self.config.limits.records_per_origin {
-            return;
+            return Was::Known;
         }
         let seen = self.ahead.entry((id.kind, id.key.clone())).or_default();
         *seen = (*seen).max(record.version());
         let due = self.reissued.map_or(now, |last| last + REISSUE_EVERY);
         self.timers.arm(Timer::Reissue, due.max(now));
+        Was::News
     }
 
     /// Writes own records above what the network remembers of them.

@@ -47,6 +47,7 @@ const FIRST_READ: usize = 64 * 1024;
 pub(crate) async fn run(link: Arc<Shared>, endpoint: Arc<Endpoint>) {
     let mut task = Task::new(&link, &endpoint);
     let gone = task.run().await;
+    task.count(link.connection.stats());
     endpoint.ended(&link, gone).await;
 }
 
@@ -55,6 +56,8 @@ struct Task<'a> {
     endpoint: &'a Arc<Endpoint>,
     machine: Machine,
     costing: Costing,
+    /// Bytes that were counted, received and sent.
+    counted: (u64, u64),
     /// The last grant of ours that the peer was shown.
     shown: Arc<Credential>,
     /// Told to the router next time there is room.
@@ -76,7 +79,7 @@ impl<'a> Task<'a> {
         let costing = Costing::new(link.connection.stats());
         let machine = Machine::new(terms, endpoint.clock.now());
         let shown = endpoint.config.credential.load_full();
-        Self { link, endpoint, machine, costing, shown, untold: None }
+        Self { link, endpoint, machine, costing, counted: (0, 0), shown, untold: None }
     }
 
     async fn run(&mut self) -> Gone {
@@ -236,7 +239,15 @@ impl<'a> Task<'a> {
         }
     }
 
+    fn count(&mut self, stats: Stats) {
+        let (received, sent) = (&self.endpoint.counters.received, &self.endpoint.counters.sent);
+        received.add_by(stats.bytes_in.saturating_sub(self.counted.0));
+        sent.add_by(stats.bytes_out.saturating_sub(self.counted.1));
+        self.counted = (stats.bytes_in, stats.bytes_out);
+    }
+
     fn see(&mut self, stats: Stats) {
+        self.count(stats);
         let changed = self.costing.see(stats);
         self.publish();
         if let Some(cost) = changed
