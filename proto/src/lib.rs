@@ -7,7 +7,7 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`id`] | who: nodes, networks, keys, links |
-//! | [`name`], [`label`], [`target`] | what is called: services, labels, selectors |
+//! | [`name`], [`label`], [`selector`], [`target`] | what is called: services, labels, what asks for them |
 //! | [`time`], [`cost`] | versions of records, expected microseconds of a path |
 //! | [`grant`], [`ticket`], [`join`] | membership and how it is obtained |
 //! | [`record`] | the signed link-state records that nodes flood |
@@ -31,6 +31,7 @@ pub mod micro;
 pub mod name;
 pub mod open;
 pub mod record;
+pub mod selector;
 pub mod sign;
 pub mod target;
 #[cfg(test)]
@@ -45,10 +46,11 @@ pub use error::DecodeError;
 pub use fault::Fault;
 pub use grant::{Credential, Grant, Role, Roles};
 pub use id::{LinkId, NetworkId, NodeId, PublicKey, Signature};
-pub use label::{LabelSet, Selector};
+pub use label::LabelSet;
 pub use name::ServiceName;
 pub use open::Open;
 pub use record::{Record, RecordId, Verified};
+pub use selector::Selector;
 pub use target::Target;
 pub use ticket::Ticket;
 pub use time::{Epoch, Seq, Time, UnixTime, Version};

@@ -90,10 +90,13 @@ async fn begin(
     let head = heads::read_request(head).map_err(|_| Error::Malformed("not a head"))?;
     let mut head = Box::new(head);
     // The caller's node did this; a node that did not is not believed.
-    headers::clean_request(&mut head.headers)?;
+    // What asks for labels is here only where its caller's node was told to let it pass.
+    let sticky = headers::clean_request(&mut head.headers)?;
+    head.headers.extend(sticky);
     let grpc = is_grpc(&head.headers);
     if grpc && instance.protocol == Protocol::Http1 {
-        return Err(Error::NoMatch { service: service.to_string(), selector: "gRPC".to_owned() });
+        let (service, selector) = (service.to_string(), "gRPC".to_owned());
+        return Err(Error::NoMatch { service, selector, mismatch: None });
     }
     let limit = shared.limits.calls_per_instance;
     let slot = shared.balance.slot(instance.key);

@@ -11,7 +11,7 @@ use crate::body::Body;
 use crate::carry::{Call, Held, Reply};
 use crate::deadline::{self, Deadline};
 use crate::error::Error;
-use crate::headers::{self, MICRO_IDEMPOTENT};
+use crate::headers::{self, Asked, MICRO_IDEMPOTENT};
 use crate::heads::RequestHead;
 use crate::own::{Own, OwnService};
 use crate::proxy::Shared;
@@ -34,7 +34,7 @@ impl Shared {
         if self.is_draining() {
             return Err(Error::Draining);
         }
-        headers::clean_request(&mut head.headers)?;
+        let asked = headers::clean_request(&mut head.headers)?;
         take_host(&mut head)?;
         if target::is_cross_site(&head) {
             return Err(Error::NotAllowed("a web page of another site made the request"));
@@ -44,7 +44,7 @@ impl Shared {
             let malformed = |_| Error::Malformed("grpc-timeout is not a timeout");
             *deadline = Deadline::after(budget.map_err(malformed)?);
         }
-        let (service, selector) = match self.meaning(&mut head, grpc)? {
+        let (service, selector) = match self.meaning(&mut head, asked, grpc)? {
             Meaning::Own => return Box::pin(self.serve_own(head, body, deadline)).await,
             Meaning::Service(service, selector) => (service, selector),
         };
@@ -58,21 +58,23 @@ impl Shared {
         Ok(reply)
     }
 
-    fn meaning(&self, head: &mut RequestHead, grpc: bool) -> Result<Meaning, Error> {
+    fn meaning(&self, head: &mut RequestHead, asked: Asked, grpc: bool) -> Result<Meaning, Error> {
         let routes = self.routes.load();
         let mut known = None;
         for name in target::names(head, grpc) {
             if grpc && self.own.is_some() && Own::has(name) {
                 return Ok(Meaning::Own);
             }
-            known = target::known(name, &head.headers, &routes);
+            known = target::known_by(name, &head.headers, &routes);
             if known.is_some() {
                 break;
             }
         }
-        if let Some(service) = known {
-            let selector = target::take_selector(&mut head.headers, &routes)?;
-            return Ok(Meaning::Service(service, selector));
+        if let Some((service, host_version)) = known {
+            let version = target::implied(head, grpc, host_version, &service);
+            let headers = &mut head.headers;
+            let selector = target::take_selector(headers, asked, version, &service, &routes)?;
+            return Ok(Meaning::Service(service.name.as_str().to_owned(), selector));
         }
         let asked = target::names(head, grpc).next().map(str::to_owned);
         let host = || head.authority.as_ref().map(|authority| authority.host().to_owned());

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use proto::selector::BadSelector;
 use proto::{Fault, NodeId};
+use router::Mismatch;
 
 use crate::message::TooLong;
 use crate::proxy::Stranger;
@@ -15,12 +17,14 @@ pub enum Error {
     #[error("no service named {0:?}")]
     NoService(String),
     /// The service is there, but not as the selector or the protocol asks.
-    #[error("no instance of {service} matches {selector:?}")]
+    #[error("no instance of {service} matches {selector}{}", Near(mismatch))]
     NoMatch {
         /// The service.
         service: String,
         /// What was asked for.
         selector: String,
+        /// What there is instead, where it is a matter of labels.
+        mismatch: Option<Box<Mismatch>>,
     },
     /// Every instance is on a node that cannot be reached now.
     #[error("no node with {0} can be reached")]
@@ -64,6 +68,14 @@ pub enum Error {
     /// The request does not follow its protocol.
     #[error("{0}")]
     Malformed(&'static str),
+    /// What says where the call is to go cannot be understood: it is never ignored.
+    #[error("{header} cannot be read: {why}")]
+    Filter {
+        /// The header.
+        header: String,
+        /// What is wrong with it.
+        why: BadSelector,
+    },
     /// A message is above the bound.
     #[error(transparent)]
     TooLong(#[from] TooLong),
@@ -117,7 +129,7 @@ impl Error {
             Self::Deadline => 1005,
             Self::LinkLost(_) | Self::InstanceLost { .. } | Self::BrokeOff(_) => 1007,
             Self::TooManyHops => 1008,
-            Self::Malformed(_) => 1009,
+            Self::Malformed(_) | Self::Filter { .. } => 1009,
             Self::TooLong(_) | Self::HeadTooLarge(_) => 1010,
             Self::NotAllowed(_) => 1011,
             Self::InstanceProtocol { .. } => 1012,
@@ -147,6 +159,7 @@ impl Error {
             Self::Deadline
             | Self::LinkLost(_)
             | Self::Malformed(_)
+            | Self::Filter { .. }
             | Self::TooLong(_)
             | Self::HeadTooLarge(_)
             | Self::NotAllowed(_)
@@ -176,6 +189,7 @@ impl Error {
             | Self::LinkLost(_)
             | Self::TooManyHops
             | Self::Malformed(_)
+            | Self::Filter { .. }
             | Self::TooLong(_)
             | Self::HeadTooLarge(_)
             | Self::NotAllowed(_)
@@ -265,5 +279,14 @@ fn who(stranger: &Stranger) -> String {
 impl From<Stranger> for Error {
     fn from(stranger: Stranger) -> Self {
         Self::Stranger(stranger)
+    }
+}
+
+/// What there is instead, after what there is not.
+struct Near<'a>(&'a Option<Box<Mismatch>>);
+
+impl std::fmt::Display for Near<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |mismatch| write!(f, ": {mismatch}"))
     }
 }

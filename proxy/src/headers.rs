@@ -9,6 +9,8 @@ pub(crate) const MICRO_VERSION: HeaderName = HeaderName::from_static("micro-vers
 pub(crate) const MICRO_REGION: HeaderName = HeaderName::from_static("micro-region");
 pub(crate) const MICRO_LABEL: HeaderName = HeaderName::from_static("micro-label");
 pub(crate) const MICRO_NODE: HeaderName = HeaderName::from_static("micro-node");
+pub(crate) const MICRO_SELECT: HeaderName = HeaderName::from_static("micro-select");
+pub(crate) const MICRO_STICKY: HeaderName = HeaderName::from_static("micro-sticky");
 pub(crate) const MICRO_ERROR: HeaderName = HeaderName::from_static("micro-error");
 pub(crate) const MICRO_NAMESPACE: HeaderName = HeaderName::from_static("micro-namespace");
 pub(crate) const MICRO_IDEMPOTENT: HeaderName = HeaderName::from_static("micro-idempotent");
@@ -17,7 +19,7 @@ pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 
 /// `micro-*` headers that programs may send: what go-micro programs say to one another
 /// (contract, headers 2 and 3), and the filters that are for us.
-const FROM_PROGRAMS: [&str; 23] = [
+const FROM_PROGRAMS: [&str; 25] = [
     "micro-service",
     "micro-endpoint",
     "micro-method",
@@ -36,6 +38,8 @@ const FROM_PROGRAMS: [&str; 23] = [
     "micro-version",
     "micro-region",
     "micro-label",
+    "micro-select",
+    "micro-sticky",
     "micro-node",
     "micro-idempotent",
     "micro-network",
@@ -43,10 +47,47 @@ const FROM_PROGRAMS: [&str; 23] = [
     "micro-gateway",
 ];
 
+/// What `micro-*` headers are called that mean something else than a label (contract, headers 2 to
+/// 5), or that nodes say to one another, beyond [`FROM_PROGRAMS`].
+const NEVER_LABELS: [&str; 20] = [
+    "api",
+    "address",
+    "caller",
+    "channel",
+    "deadline",
+    "hop",
+    "link",
+    "link-id",
+    "path",
+    "peer",
+    "route",
+    "rule",
+    "session",
+    "trace",
+    "tunnel",
+    "tunnel-channel",
+    "tunnel-id",
+    "tunnel-link",
+    "tunnel-session",
+    "via",
+];
+
+/// `micro-<key>` headers that may ask for labels, by key.
+pub(crate) type Asked = SmallVec<[(HeaderName, HeaderValue); 2]>;
+
+/// The key that a `micro-<key>` header asks for, if it may be one.
+pub(crate) fn label_key(name: &HeaderName) -> Option<&str> {
+    let key = name.as_str().strip_prefix("micro-")?;
+    (!key.is_empty() && !FROM_PROGRAMS.contains(&name.as_str()) && !NEVER_LABELS.contains(&key))
+        .then_some(key)
+}
+
 /// Headers that decide where a call goes: given twice, the check and the use could differ.
-const ONCE: [HeaderName; 8] = [
+const ONCE: [HeaderName; 10] = [
     MICRO_VERSION,
     MICRO_REGION,
+    MICRO_SELECT,
+    MICRO_STICKY,
     MICRO_NODE,
     MICRO_NAMESPACE,
     MICRO_IDEMPOTENT,
@@ -57,13 +98,21 @@ const ONCE: [HeaderName; 8] = [
 
 /// Makes the headers of a request of a local program fit to travel: what concerns only its
 /// connection goes (RFC 9110 §7.6.1), and so does every `micro-*` header, however it is spelled,
-/// that a program has no business to set.
+/// that a program has no business to set. Those that may ask for labels are given back.
 ///
 /// # Errors
 /// [`Error::Malformed`] when a header that decides something is there twice.
-pub(crate) fn clean_request(headers: &mut HeaderMap) -> Result<(), Error> {
+pub(crate) fn clean_request(headers: &mut HeaderMap) -> Result<Asked, Error> {
     let mut gone: SmallVec<[HeaderName; 8]> = SmallVec::new();
+    let mut asked = Asked::new();
     for name in headers.keys() {
+        if is_reserved(name.as_str()) && label_key(name).is_some() {
+            let mut values = headers.get_all(name).iter();
+            asked.extend(values.next().map(|value| (name.clone(), value.clone())));
+            if values.next().is_some() {
+                return Err(Error::Malformed("a header that decides is there twice"));
+            }
+        }
         if is_of_connection(name.as_str()) || is_reserved(name.as_str()) {
             gone.push(name.clone());
         }
@@ -87,7 +136,7 @@ pub(crate) fn clean_request(headers: &mut HeaderMap) -> Result<(), Error> {
             }
         }
     }
-    Ok(())
+    Ok(asked)
 }
 
 /// Makes the headers of a service's response fit to travel; `micro-error`, `micro-node` and

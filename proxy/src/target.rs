@@ -1,12 +1,16 @@
 //! What a request asks for: the service by the path rule of go-micro or by host, and what its
 //! instance must be like.
 
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use proto::selector::{self, BadSelector, Requirement};
 use proto::{Selector, ServiceName};
-use router::Routes;
+use router::{Routes, ServiceRoutes};
 
 use crate::error::Error;
-use crate::headers::{MICRO_LABEL, MICRO_NAMESPACE, MICRO_NODE, MICRO_REGION, MICRO_VERSION};
+use crate::headers::{
+    self, Asked, MICRO_LABEL, MICRO_NAMESPACE, MICRO_NODE, MICRO_REGION, MICRO_SELECT,
+    MICRO_STICKY, MICRO_VERSION,
+};
 use crate::heads::RequestHead;
 
 /// Suffixes under which a service has a name that every HTTP client can use.
@@ -81,40 +85,108 @@ pub(crate) fn known(name: &str, headers: &HeaderMap, routes: &Routes) -> Option<
     None
 }
 
+/// The service that a name means, and the version where it says one: `v2.greeter` is version `v2`
+/// of `greeter`, unless something has the whole of it for its name.
+pub(crate) fn known_by<'a>(
+    name: &str,
+    headers: &HeaderMap,
+    routes: &'a Routes,
+) -> Option<(&'a ServiceRoutes, Option<String>)> {
+    if let Some(known) = known(name, headers, routes) {
+        return Some((routes.service(&known)?, None));
+    }
+    let (version, rest) = selector::version_of_host(name)?;
+    let service = routes.service(&known(rest, headers, routes)?)?;
+    Some((service, Some(version.to_ascii_lowercase())))
+}
+
+/// The version that a host or a path asks for. That of a path (`/v2/orders`) only where instances
+/// of the service have it: else it is the service's own business.
+pub(crate) fn implied(
+    head: &RequestHead,
+    grpc: bool,
+    of_host: Option<String>,
+    service: &ServiceRoutes,
+) -> Option<String> {
+    of_host.or_else(|| {
+        let version = selector::version_of_path(head.path.path()).filter(|_| !grpc)?;
+        let carried = service.has_label(selector::VERSION, version);
+        carried.then(|| version.to_owned())
+    })
+}
+
 /// What the instance must be like; takes the headers that say so, for they are meant for this call
-/// and not for what the service calls in turn.
+/// and not for what the service calls in turn, except those that `Micro-Sticky` names.
 ///
 /// # Errors
-/// [`Error::Malformed`] for a filter that cannot be read: it is never ignored.
-pub(crate) fn take_selector(headers: &mut HeaderMap, routes: &Routes) -> Result<Selector, Error> {
-    let mut selector = Selector::default();
-    for (name, key) in [(MICRO_VERSION, "version"), (MICRO_REGION, "region")] {
-        if let Some(value) = headers.remove(name) {
-            selector = selector.and(key, Some(text(&value)?));
+/// [`Error::Filter`] for a filter that cannot be read: it is never ignored. [`Error::Malformed`]
+/// for one that is not text.
+pub(crate) fn take_selector(
+    headers: &mut HeaderMap,
+    asked: Asked,
+    version: Option<String>,
+    service: &ServiceRoutes,
+    routes: &Routes,
+) -> Result<Selector, Error> {
+    let mut all = Vec::new();
+    let sticky = headers.get(MICRO_STICKY).cloned();
+    let stays = |name: &HeaderName| {
+        let key = name.as_str().trim_start_matches("micro-");
+        sticky.as_ref().is_some_and(|sticky| headers::has_token(sticky, key))
+    };
+    for name in [MICRO_SELECT, MICRO_LABEL] {
+        for value in headers.get_all(&name) {
+            let more: Selector = text(value)?.parse().map_err(bad(&name))?;
+            all.extend(more.iter().cloned());
         }
+        if !stays(&name) {
+            headers.remove(&name);
+        }
+    }
+    let mut explicit = false;
+    for (name, key) in [(MICRO_VERSION, selector::VERSION), (MICRO_REGION, selector::REGION)] {
+        let Some(value) = headers.get(&name) else { continue };
+        all.push(Requirement::any_of(key, text(value)?).map_err(bad(&name))?);
+        explicit |= key == selector::VERSION;
+        if !stays(&name) {
+            headers.remove(&name);
+        }
+    }
+    if let Some(version) = version.filter(|_| !explicit) {
+        let one = Requirement::equals(selector::VERSION, &version);
+        all.push(one.map_err(bad(&MICRO_VERSION))?);
     }
     if let Some(value) = headers.remove(MICRO_NODE) {
         let wanted = text(&value)?;
         // By name, as labels have it, or by id.
         let by_id = wanted.parse().ok().and_then(|id| routes.node(&id));
-        selector = selector.and("node", Some(by_id.map_or(wanted, |node| &node.name)));
+        let one = Requirement::equals("node", by_id.map_or(wanted, |node| &node.name));
+        all.push(one.map_err(bad(&MICRO_NODE))?);
     }
-    if headers.contains_key(MICRO_LABEL) {
-        for value in headers.get_all(MICRO_LABEL) {
-            let more: Selector = text(value)?
-                .parse()
-                .map_err(|_| Error::Malformed("micro-label must be key=value, or a key"))?;
-            for (key, wanted) in more.iter() {
-                selector = selector.and(key, wanted);
-            }
+    for (name, value) in asked {
+        let key = headers::label_key(&name).and_then(|key| service.label_key(key));
+        let Some(key) = key else {
+            tracing::debug!(header = %name, "no instance carries such a label: ignored");
+            continue;
+        };
+        all.push(Requirement::equals(key, text(&value)?).map_err(bad(&name))?);
+        if stays(&name) {
+            headers.insert(name, value);
         }
-        headers.remove(MICRO_LABEL);
     }
-    Ok(selector)
+    if all.is_empty() {
+        return Ok(Selector::default());
+    }
+    Selector::of(all).map_err(bad(&MICRO_SELECT))
 }
 
-fn text(value: &http::HeaderValue) -> Result<&str, Error> {
-    value.to_str().map_err(|_| Error::Malformed("a filter header is not text"))
+fn bad(name: &HeaderName) -> impl FnOnce(BadSelector) -> Error + use<'_> {
+    |why| Error::Filter { header: name.to_string(), why }
+}
+
+fn text(value: &HeaderValue) -> Result<&str, Error> {
+    let text = std::str::from_utf8(value.as_bytes());
+    text.map_err(|_| Error::Malformed("a filter header is not text"))
 }
 
 /// Whether a web page of another site made the request: never carried, for the page acts without
@@ -143,8 +215,12 @@ pub(crate) fn is_cross_site(head: &RequestHead) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use std::sync::Arc;
+
     use http::uri::PathAndQuery;
+    use proto::record::Protocol;
+    use proto::{Cost, LabelSet, NodeId};
+    use router::{Instance, InstanceKey};
 
     use super::*;
 
@@ -228,5 +304,122 @@ mod tests {
             head.headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
             assert_eq!(is_cross_site(&head), cross, "{origin}");
         }
+    }
+
+    /// `greeter`, of which instances carry `version` v1 and v2, `Tier` and `region`.
+    fn greeter() -> Routes {
+        let me = NodeId::from_bytes([1; 32]);
+        let one = |key: u64, version: &str| {
+            let labels = [("version", version), ("Tier", "gold"), ("region", "eu/fra")];
+            Instance {
+                key: InstanceKey(key),
+                id: version.into(),
+                node: me,
+                here: true,
+                address: "127.0.0.1:1".into(),
+                protocol: Protocol::Http1,
+                version: version.into(),
+                labels: labels.into_iter().collect(),
+                metadata: LabelSet::default(),
+                cost: Cost::ZERO,
+                group: 0,
+            }
+        };
+        let name: ServiceName = "greeter".parse().unwrap();
+        let all = vec![one(1, "v1"), one(2, "v2")];
+        let service = ServiceRoutes::new(name.clone(), 1, all, Arc::from([]));
+        Routes::empty(me).updated([(name, Some(service))], [])
+    }
+
+    fn select(pairs: &[(&'static str, &'static str)]) -> (Result<String, String>, Vec<String>) {
+        let routes = greeter();
+        let mut headers: HeaderMap = pairs
+            .iter()
+            .map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v)))
+            .collect();
+        let service = routes.service("greeter").unwrap();
+        let selector = headers::clean_request(&mut headers)
+            .and_then(|asked| take_selector(&mut headers, asked, None, service, &routes));
+        let kept = headers.keys().map(ToString::to_string).collect();
+        (selector.map(|s| s.to_string()).map_err(|error| error.to_string()), kept)
+    }
+
+    #[test]
+    fn headers_ask_for_labels_and_do_not_travel_on() {
+        for (header, value, selector) in [
+            ("micro-version", "^1.2, v2", "version in (^1.2,v2)"),
+            ("micro-version", ">=1,<2?", "version in (>=1,<2)?"),
+            ("micro-region", "eu?", "region=eu?"),
+            ("micro-label", "tier in (a,b), !old", "tier in (a,b),!old"),
+            (
+                "micro-select",
+                "version=v2,region in (eu/fra,us/iad)",
+                "version=v2,region in (eu/fra,us/iad)",
+            ),
+            ("micro-node", "fra-1", "node=fra-1"),
+            ("micro-tier", "gold", "Tier=gold"),
+            ("micro-colour", "red", ""),
+            ("micro-hop", "7", ""),
+        ] {
+            let (selected, kept) = select(&[(header, value)]);
+            assert_eq!(selected.as_deref(), Ok(selector), "{header}: {value}");
+            assert!(kept.is_empty(), "{kept:?}");
+        }
+    }
+
+    #[test]
+    fn names_with_a_meaning_of_their_own_are_never_labels_and_pass() {
+        for header in ["micro-service", "micro-from-service", "micro-trace-id", "micro-topic"] {
+            let (selected, kept) = select(&[(header, "x")]);
+            assert_eq!((selected.as_deref(), &*kept), (Ok(""), &[header.to_owned()][..]));
+        }
+    }
+
+    #[test]
+    fn what_is_sticky_travels_on() {
+        let (selected, kept) = select(&[
+            ("micro-sticky", "region, tier"),
+            ("micro-region", "eu"),
+            ("micro-version", "v2"),
+            ("micro-tier", "gold"),
+        ]);
+        assert_eq!(selected.as_deref(), Ok("version=v2,region=eu,Tier=gold"));
+        assert_eq!(kept, ["micro-sticky", "micro-region", "micro-tier"]);
+    }
+
+    #[test]
+    fn a_filter_that_cannot_be_read_is_refused_with_the_reason() {
+        for (header, value, why) in [
+            ("micro-version", ">=2,<1", "no version is in the range \">=2,<1\""),
+            ("micro-version", "", "is no list"),
+            ("micro-label", "a ~ b", "is no operator"),
+            ("micro-region", "/", "a region has a name"),
+        ] {
+            let (selected, _) = select(&[(header, value)]);
+            let error = selected.unwrap_err();
+            assert!(error.starts_with(header) && error.contains(why), "{error}");
+        }
+        let (twice, _) = select(&[("micro-tier", "a"), ("micro-tier", "b")]);
+        assert!(twice.unwrap_err().contains("twice"));
+    }
+
+    #[test]
+    fn hosts_and_paths_may_say_a_version() {
+        let routes = greeter();
+        let none = HeaderMap::new();
+        let by = |name| {
+            known_by(name, &none, &routes)
+                .map(|(service, version)| (service.name.to_string(), version))
+        };
+        let greeter = "greeter".to_owned();
+        assert_eq!(by("greeter"), Some((greeter.clone(), None)));
+        assert_eq!(by("V2.greeter"), Some((greeter.clone(), Some("v2".into()))));
+        assert_eq!(by("v9.greeter"), Some((greeter, Some("v9".into()))));
+        assert_eq!(by("www.greeter"), None);
+        let service = routes.service("greeter").unwrap();
+        let of = |path, grpc| implied(&head(path, "greeter"), grpc, None, service);
+        assert_eq!(of("/v2/orders", false), Some("v2".into()));
+        assert_eq!(of("/v3/orders", false), None, "no instance has it");
+        assert_eq!(of("/v2/orders", true), None);
     }
 }

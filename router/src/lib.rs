@@ -42,7 +42,7 @@ pub use limits::Limits;
 pub use output::{Note, Output, Refusal};
 pub use router::{Config, Router};
 pub use routes::{
-    Adjacent, Candidates, Instance, InstanceKey, Lookup, Matches, NodeRoute, Routes, ServiceRoutes,
-    VersionInfo,
+    Adjacent, Candidates, Instance, InstanceKey, Lookup, Matches, Mismatch, NodeRoute, Query,
+    Routes, ServiceRoutes, VersionInfo,
 };
 pub use timer::Timer;

@@ -4,7 +4,11 @@
 //! a pointer and looks up. A publication shares with the one before all that did not change: both
 //! tables are cut into shards, and only the shards touched are copied.
 
+mod bits;
+mod block;
 mod index;
+mod mismatch;
+mod query;
 mod service;
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,8 +20,10 @@ use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
 
 use proto::record::PathKind;
-use proto::{Cost, Epoch, LabelSet, NodeId, Roles, Selector, ServiceName, UnixTime};
+use proto::{Cost, Epoch, LabelSet, NodeId, Roles, ServiceName, UnixTime};
 
+pub use mismatch::Mismatch;
+pub use query::Query;
 pub use service::{
     Candidates, Instance, InstanceKey, Lookup, Matches, ServiceRoutes, UNREACHABLE, VersionInfo,
 };
@@ -109,10 +115,10 @@ impl Routes {
     }
 
     /// The instances of `service` (with its namespace, unless that is the default one) that carry
-    /// what `selector` asks for. Allocates nothing.
+    /// what is asked for. Allocates nothing.
     #[must_use]
-    pub fn lookup<'a>(&'a self, service: &str, selector: &'a Selector) -> Lookup<'a> {
-        self.service(service).map_or(Lookup::Unknown, |found| found.lookup(selector))
+    pub fn lookup<'a>(&'a self, service: &str, query: impl Into<Query<'a>>) -> Lookup<'a> {
+        self.service(service).map_or(Lookup::Unknown, |found| found.lookup(query))
     }
 
     /// Everything known of one service, unreachable instances included.
@@ -210,6 +216,7 @@ fn node_shard(id: &NodeId) -> usize {
 mod tests {
     use super::service::tests::instance;
     use super::*;
+    use proto::Selector;
 
     fn node(n: u8) -> NodeId {
         NodeId::from_bytes([n; 32])

@@ -38,9 +38,10 @@ impl Shared {
         let service = || call.service.clone();
         let candidates = match routes.lookup(&call.service, &call.selector) {
             Lookup::Unknown => return Err(Error::NoService(service())),
-            Lookup::NoMatch(_) => {
+            Lookup::NoMatch(found) => {
                 let selector = call.selector.to_string();
-                return Err(Error::NoMatch { service: service(), selector });
+                let mismatch = Some(Box::new(found.mismatch(&call.selector)));
+                return Err(Error::NoMatch { service: service(), selector, mismatch });
             }
             Lookup::Unreachable(_) => return Err(Error::NoPath(service())),
             Lookup::Found(candidates) => candidates,
@@ -53,7 +54,8 @@ impl Shared {
             .or_else(|| self.nearest(&candidates, &fits))
             .ok_or_else(|| {
                 let selector = if call.grpc { "gRPC" } else { "a protocol that is delivered" };
-                Error::NoMatch { service: service(), selector: selector.to_owned() }
+                let (service, selector) = (service(), selector.to_owned());
+                Error::NoMatch { service, selector, mismatch: None }
             })?;
         Ok(Chosen {
             key: instance.key.0,

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use proto::record::{Endpoint, Protocol};
-use proto::{Cost, LabelSet, NodeId, Selector, ServiceName};
+use proto::{Cost, LabelSet, NodeId, ServiceName, label};
 
-use super::index::Index;
+use super::bits::{BLOCK, Bits};
+use super::index::{Blocks, Index};
+use super::query::{Query, Step};
 
 /// The group of what cannot be reached.
 pub const UNREACHABLE: u32 = u32::MAX;
@@ -21,8 +23,11 @@ pub struct ServiceRoutes {
     pub instances: Arc<[Instance]>,
     /// By version.
     pub versions: Arc<[VersionInfo]>,
+    /// How many can be reached.
     reachable: usize,
-    index: Option<Arc<Index>>,
+    /// Where each group ends.
+    groups: Box<[usize]>,
+    pub(super) index: Index,
 }
 
 /// What programs say of one version of a service. Where nodes differ, the word of the first by id
@@ -98,8 +103,15 @@ impl ServiceRoutes {
                 .then_with(|| a.key.cmp(&b.key))
         });
         let reachable = instances.partition_point(|instance| instance.group != UNREACHABLE);
-        let index = Index::of(&instances).map(Arc::new);
-        Self { name, changed, instances: instances.into(), versions, reachable, index }
+        let mut end = 0;
+        let groups = instances.chunk_by(|a, b| a.group == b.group).map(|group| {
+            end += group.len();
+            end
+        });
+        let groups = groups.collect();
+        let index = Index::of(&instances);
+        let instances = instances.into();
+        Self { name, changed, instances, versions, reachable, groups, index }
     }
 
     /// Those that can be reached, nearest first.
@@ -108,21 +120,85 @@ impl ServiceRoutes {
         &self.instances[..self.reachable]
     }
 
-    /// The instances that carry what `selector` asks for.
+    /// The key of a label that instances carry, as they spell it, for one in any case.
     #[must_use]
-    pub fn lookup<'a>(&'a self, selector: &'a Selector) -> Lookup<'a> {
-        let mut matches = self.matching(selector);
-        let Some(first) = matches.next_at() else { return Lookup::NoMatch(self) };
-        if first >= self.reachable {
-            return Lookup::Unreachable(self);
-        }
-        Lookup::Found(Candidates { service: self, selector, first })
+    pub fn label_key(&self, key: &str) -> Option<&str> {
+        let blocks = (0..self.index.len()).map(|at| self.index.block(at));
+        let mut keys = blocks.flat_map(|block| block.keys());
+        keys.find(|known| known.eq_ignore_ascii_case(key))
     }
 
-    fn matching<'a>(&'a self, selector: &'a Selector) -> Matches<'a> {
-        let listed = self.index.as_ref().and_then(|index| index.narrowest(selector));
-        let filter = (!selector.is_empty()).then_some(selector);
-        Matches { instances: &self.instances, listed, filter, at: 0 }
+    /// Whether an instance carries exactly this label.
+    #[must_use]
+    pub fn has_label(&self, key: &str, value: &str) -> bool {
+        let hash = label::hash(key, Some(value));
+        (0..self.index.len())
+            .any(|at| !self.index.block(at).find(hash, key, Some(value)).is_empty())
+    }
+
+    /// The instances that carry what is asked for.
+    #[must_use]
+    pub fn lookup<'a>(&'a self, query: impl Into<Query<'a>>) -> Lookup<'a> {
+        let query = query.into();
+        for block in self.index.blocks(&query) {
+            let held = self.required(block, &query);
+            let Some(first) = held.first() else { continue };
+            // The nearest come first: where the first match is out of reach, all are.
+            if block as usize * BLOCK + first >= self.reachable {
+                return Lookup::Unreachable(self);
+            }
+            let bits = self.in_reach(block, held);
+            let found = Candidates { service: self, query, honoured: 0, block, bits };
+            return Lookup::Found(if query.narrows() { found.narrowed() } else { found });
+        }
+        Lookup::NoMatch(self)
+    }
+
+    /// Those of `bits` in a block that can be reached.
+    fn in_reach(&self, block: u32, bits: Bits) -> Bits {
+        let all = self.reachable == self.instances.len();
+        if all { bits } else { bits.and(self.span(block, 0, self.reachable)) }
+    }
+
+    /// Those of a block that hold all that is required.
+    fn required(&self, block: u32, query: &Query<'_>) -> Bits {
+        let block = self.index.block(block);
+        let mut held = block.all();
+        for one in query.required() {
+            held = held.and(block.holding(one));
+        }
+        held
+    }
+
+    /// Those of a block for which a step holds.
+    fn step(&self, block: u32, step: Step<'_>) -> Bits {
+        match step {
+            Step::Places(from, to) => self.span(block, from as usize, to as usize),
+            Step::One(one) => self.index.block(block).holding(one),
+            Step::All(all) => {
+                let block = self.index.block(block);
+                all.required().fold(block.all(), |held, one| held.and(block.holding(one)))
+            }
+        }
+    }
+
+    /// Those of a block for which all steps hold that `honoured` has a bit for.
+    fn honoured(&self, block: u32, query: &Query<'_>, honoured: u32) -> Bits {
+        let steps = query.steps().enumerate().filter(|(at, _)| honoured >> at & 1 == 1);
+        let all = self.index.block(block).all();
+        steps.fold(all, |held, (_, step)| held.and(self.step(block, step)))
+    }
+
+    /// The places of a block among those `from` here and before there in the service.
+    fn span(&self, block: u32, from: usize, to: usize) -> Bits {
+        let start = block as usize * BLOCK;
+        Bits::range(from.saturating_sub(start), to.saturating_sub(start).min(BLOCK))
+    }
+
+    /// The end of the group that the instance at this place is in.
+    fn end_of_group(&self, at: usize) -> usize {
+        let group = self.groups.partition_point(|end| *end <= at);
+        self.groups.get(group).copied().unwrap_or(self.instances.len())
     }
 }
 
@@ -130,9 +206,13 @@ impl ServiceRoutes {
 #[derive(Clone, Copy, Debug)]
 pub struct Candidates<'a> {
     service: &'a ServiceRoutes,
-    selector: &'a Selector,
-    /// Where the nearest is.
-    first: usize,
+    query: Query<'a>,
+    /// Which steps of the query narrowed the choice, the first in the lowest bit.
+    honoured: u32,
+    /// The block where the nearest is.
+    block: u32,
+    /// All of that block.
+    bits: Bits,
 }
 
 impl<'a> Candidates<'a> {
@@ -145,70 +225,129 @@ impl<'a> Candidates<'a> {
     /// The nearest of all.
     #[must_use]
     pub fn first(&self) -> &'a Instance {
-        &self.service.instances[self.first]
+        &self.service.instances[self.first_at()]
     }
 
     /// Those of the nearest group that has any.
     #[must_use]
     pub fn nearest(&self) -> Matches<'a> {
-        self.up_to(self.end_of_nearest())
+        self.up_to(self.service.end_of_group(self.first_at()), true)
     }
 
-    /// All of them, nearest first.
+    /// All of them, nearest first: those that are preferred, then the others.
     #[must_use]
     pub fn all(&self) -> Matches<'a> {
-        self.up_to(self.service.reachable)
+        self.up_to(self.service.reachable, self.honoured == 0)
     }
 
-    /// One of the nearest group, chosen by `chance`, without counting them: the first that matches
-    /// from a place chosen evenly. Even among all when the selector is empty.
+    /// One of the nearest group, chosen by `chance`. Even among all of it; in a group that is not
+    /// within one block of 256, the first that matches from a place chosen evenly.
     #[must_use]
     pub fn pick(&self, chance: u64) -> &'a Instance {
-        let end = self.end_of_nearest();
-        let group = &self.service.instances[self.first..end];
-        let start = ((u128::from(chance) * group.len() as u128) >> 64) as usize;
-        let (before, after) = group.split_at(start);
-        let mut round = after.iter().chain(before);
-        round
-            .find(|instance| self.selector.matches(&instance.labels))
-            .unwrap_or_else(|| self.first())
+        let of = |count: usize| ((u128::from(chance) * count as u128) >> 64) as usize;
+        let first = self.first_at();
+        let end = self.service.end_of_group(first);
+        if end <= (self.block as usize + 1) * BLOCK {
+            let group = self.bits.and(self.service.span(self.block, first, end));
+            let at =
+                group.nth(of(group.len())).map_or(first, |at| self.block as usize * BLOCK + at);
+            return &self.service.instances[at];
+        }
+        let start = first + of(end - first);
+        let found = self.next_in(start, end).or_else(|| self.next_in(first, start));
+        &self.service.instances[found.unwrap_or(first)]
     }
 
-    fn end_of_nearest(&self) -> usize {
-        let group = self.first().group;
-        self.first
-            + self.service.instances[self.first..].partition_point(|next| next.group == group)
+    /// The first match from one place and before another.
+    fn next_in(&self, start: usize, end: usize) -> Option<usize> {
+        let block = u32::try_from(start / BLOCK).ok()?;
+        let blocks = self.service.index.blocks(&self.query).from(block);
+        let near = blocks.take_while(|block| *block as usize * BLOCK < end);
+        near.into_iter().find_map(|block| {
+            let held = self.held(block).and(self.service.span(block, start, end));
+            held.first().map(|at| block as usize * BLOCK + at)
+        })
     }
 
-    fn up_to(&self, end: usize) -> Matches<'a> {
-        let whole = self.service.matching(self.selector);
-        Matches { instances: &self.service.instances[..end], ..whole }
+    fn first_at(&self) -> usize {
+        self.block as usize * BLOCK + self.bits.first().expect("candidates are never none")
+    }
+
+    /// Those of a block that hold what is required and what is honoured, in reach or not.
+    fn held(&self, block: u32) -> Bits {
+        let held = self.service.required(block, &self.query);
+        if self.honoured == 0 || held.is_empty() {
+            return held;
+        }
+        held.and(self.service.honoured(block, &self.query, self.honoured))
+    }
+
+    /// With every preference, in its turn, that leaves something.
+    fn narrowed(mut self) -> Self {
+        let one_block = self.service.index.len() == 1;
+        for (at, step) in self.query.steps().enumerate() {
+            if one_block {
+                let fewer = self.bits.and(self.service.step(self.block, step));
+                if !fewer.is_empty() {
+                    (self.bits, self.honoured) = (fewer, self.honoured | 1 << at);
+                }
+                continue;
+            }
+            let tried = Self { honoured: self.honoured | 1 << at, ..self };
+            // What matched nowhere before this block does not with more asked of it.
+            let blocks = self.service.index.blocks(&self.query).from(self.block);
+            let found = blocks.into_iter().find_map(|block| {
+                let bits = self.service.in_reach(block, tried.held(block));
+                (!bits.is_empty()).then_some(Self { block, bits, ..tried })
+            });
+            self = found.unwrap_or(self);
+        }
+        self
+    }
+
+    fn up_to(&self, end: usize, only_preferred: bool) -> Matches<'a> {
+        let bits = self.bits.and(self.service.span(self.block, 0, end));
+        let blocks = self.service.index.blocks(&self.query);
+        let rest = (!only_preferred).then_some(blocks);
+        let (block, blocks) = (self.block, blocks.from(self.block + 1));
+        Matches { of: *self, end, bits, block, blocks, rest, others: false }
     }
 }
 
 /// Instances that match, nearest first.
 #[derive(Clone, Debug)]
 pub struct Matches<'a> {
-    instances: &'a [Instance],
-    /// Places of the only ones that can match, ascending; `None`: any can.
-    listed: Option<&'a [u32]>,
-    filter: Option<&'a Selector>,
-    at: usize,
+    of: Candidates<'a>,
+    end: usize,
+    /// Of the block at hand those that are still to come.
+    bits: Bits,
+    block: u32,
+    blocks: Blocks<'a>,
+    /// The blocks to be gone through then for what is not preferred.
+    rest: Option<Blocks<'a>>,
+    /// That is what is being done.
+    others: bool,
 }
 
-impl Matches<'_> {
-    fn next_at(&mut self) -> Option<usize> {
-        loop {
-            let at = match self.listed {
-                Some(listed) => *listed.get(self.at)? as usize,
-                None => self.at,
-            };
-            let instance = self.instances.get(at)?;
-            self.at += 1;
-            if self.filter.is_none_or(|selector| selector.matches(&instance.labels)) {
-                return Some(at);
-            }
-        }
+impl<'a> Matches<'a> {
+    /// Goes on to the next block, and after the last to the first for what is not preferred.
+    fn next_block(&mut self) -> Option<()> {
+        let block = self.blocks.next().filter(|block| (*block as usize) * BLOCK < self.end);
+        let Some(block) = block else {
+            self.blocks = self.rest.take()?;
+            self.others = true;
+            return self.next_block();
+        };
+        let service = self.of.service;
+        self.block = block;
+        let held = if self.others {
+            let honoured = service.honoured(block, &self.of.query, self.of.honoured);
+            service.required(block, &self.of.query).without(honoured)
+        } else {
+            self.of.held(block)
+        };
+        self.bits = held.and(service.span(block, 0, self.end));
+        Some(())
     }
 }
 
@@ -216,22 +355,22 @@ impl<'a> Iterator for Matches<'a> {
     type Item = &'a Instance;
 
     fn next(&mut self) -> Option<&'a Instance> {
-        let at = self.next_at()?;
-        Some(&self.instances[at])
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        let most = self.listed.map_or(self.instances.len(), <[u32]>::len) - self.at;
-        (if self.filter.is_none() { most } else { 0 }, Some(most))
+        loop {
+            if let Some(at) = self.bits.take() {
+                return Some(&self.of.service.instances[self.block as usize * BLOCK + at]);
+            }
+            self.next_block()?;
+        }
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
+    use proto::Selector;
 
     /// An instance for tests.
-    pub(in crate::routes) fn instance(
+    pub(crate) fn instance(
         id: &str,
         node: NodeId,
         group: u32,
@@ -255,72 +394,117 @@ pub(super) mod tests {
         }
     }
 
-    /// 100 instances: `n` unique, `parity` odd or even, groups of ten, the last ten out of reach.
-    fn hundred() -> ServiceRoutes {
+    /// Instances `n` unique, `parity` odd or even, ten groups, the last tenth out of reach.
+    fn many(count: u32) -> ServiceRoutes {
         let one = |n: u32| {
             let text = n.to_string();
             let parity = if n.is_multiple_of(2) { "even" } else { "odd" };
-            let group = if n >= 90 { UNREACHABLE } else { n / 10 };
-            let labels = [("n", &*text), ("parity", parity), ("always", "")];
-            let rare = if n == 77 { &[("rare", "yes")][..] } else { &[] };
+            let tenth = n * 10 / count;
+            let group = if tenth == 9 { UNREACHABLE } else { tenth };
+            let region = format!("r{}/z{}", n % 3, n % 7);
+            let labels = [("n", &*text), ("parity", parity), ("always", ""), ("region", &*region)];
+            let rare = if n == count * 3 / 4 { &[("rare", "yes")][..] } else { &[] };
             let labels: Vec<_> = labels.into_iter().chain(rare.iter().copied()).collect();
-            instance(&format!("{n:03}"), NodeId::from_bytes([1; 32]), group, n, &labels)
+            instance(&format!("{n:04}"), NodeId::from_bytes([1; 32]), group, n, &labels)
         };
-        let all = (0..100).rev().map(one).collect();
+        let all = (0..count).rev().map(one).collect();
         ServiceRoutes::new("s".parse().unwrap(), 1, all, Arc::from([]))
     }
 
+    fn ids<'a>(all: impl IntoIterator<Item = &'a Instance>) -> Vec<&'a str> {
+        all.into_iter().map(|instance| &*instance.id).collect()
+    }
+
     #[test]
-    fn with_and_without_the_index_the_same_is_found() {
-        let service = hundred();
-        assert!(service.index.is_some());
-        for text in [
-            "",
-            "n=5",
-            "n=95",
-            "parity=odd",
-            "parity=odd,n=5",
-            "parity=odd,n=6",
-            "rare",
-            "always",
-            "always,parity=even,rare",
-            "nothing",
-            "n=1000",
-            "rare=yes,parity=odd",
-        ] {
-            let selector: Selector = text.parse().unwrap();
-            let scan = |all: &[Instance]| {
-                let found = all.iter().filter(|i| selector.matches(&i.labels));
-                found.map(|i| i.id.clone()).collect::<Vec<_>>()
-            };
-            let all = scan(&service.instances);
-            let near = scan(service.reachable());
-            match service.lookup(&selector) {
-                Lookup::Found(found) => {
-                    let ids: Vec<_> = found.all().map(|i| i.id.clone()).collect();
-                    assert_eq!(ids, near, "{text}");
-                    assert_eq!(found.first().id, near[0]);
-                    let group: Vec<_> = found.nearest().map(|i| i.id.clone()).collect();
-                    assert!(found.nearest().all(|i| i.group == found.first().group));
-                    assert_eq!(group[..], near[..group.len()], "{text}");
-                    for chance in [0, u64::MAX / 2, u64::MAX] {
-                        assert!(group.contains(&found.pick(chance).id), "{text}");
+    fn a_lookup_finds_what_a_look_at_each_instance_finds() {
+        for service in [10, 100, 256, 257, 1000].map(many) {
+            for text in [
+                "",
+                "n=5",
+                "n=999",
+                "parity=odd",
+                "parity=odd,n=5",
+                "parity=odd,n=6",
+                "rare",
+                "!rare",
+                "always,parity=even,rare",
+                "nothing",
+                "!nothing,n!=0",
+                "n=10000",
+                "n in (0,7,99,300,10000)",
+                "n notin (0,1),parity!=odd",
+                "region=r1",
+                "region=r1/z3,parity=even",
+                "region!=r1",
+                "region in (r0/z0,r2)",
+                "rare=yes,parity=odd",
+            ] {
+                let selector: Selector = text.parse().unwrap();
+                let fits = |instance: &&Instance| selector.matches(&instance.labels);
+                let all = ids(service.instances.iter().filter(fits));
+                let near: Vec<_> = service.reachable().iter().filter(fits).collect();
+                match service.lookup(&selector) {
+                    Lookup::Found(found) => {
+                        assert_eq!(ids(found.all()), ids(near.iter().copied()), "{text}");
+                        assert_eq!(found.first().id, near[0].id);
+                        let group = near.iter().filter(|one| one.group == near[0].group);
+                        let group = ids(group.copied());
+                        assert_eq!(ids(found.nearest()), group, "{text}");
+                        for chance in [0, u64::MAX / 3, u64::MAX / 2, u64::MAX] {
+                            assert!(group.contains(&&*found.pick(chance).id), "{text}");
+                        }
                     }
+                    Lookup::Unreachable(_) => assert!(near.is_empty() && !all.is_empty(), "{text}"),
+                    Lookup::NoMatch(_) => assert!(all.is_empty(), "{text}"),
+                    Lookup::Unknown => panic!("the service is known"),
                 }
-                Lookup::Unreachable(_) => assert!(near.is_empty() && !all.is_empty(), "{text}"),
-                Lookup::NoMatch(_) => assert!(all.is_empty(), "{text}"),
-                Lookup::Unknown => panic!("the service is known"),
             }
         }
     }
 
     #[test]
-    fn pick_reaches_every_instance_of_the_nearest_group() {
-        let service = hundred();
-        let none = Selector::default();
-        let Lookup::Found(found) = service.lookup(&none) else { panic!("found") };
-        let picked: std::collections::BTreeSet<_> =
-            (0..10).map(|n| found.pick(u64::MAX / 10 * n + 10).id.clone()).collect();
+    fn a_preference_narrows_where_it_leaves_something() {
+        for service in [100, 1000].map(many) {
+            for (text, narrowed) in [
+                ("parity=odd,n=2?", "parity=odd"),
+                ("parity=odd,region=r1?", "parity=odd,region=r1"),
+                ("region=r1?,region=r2?", "region=r1"),
+                ("region=r9?,region=r2?,parity=odd?", "region=r2,parity=odd"),
+                ("rare?,parity=odd?", "rare"),
+            ] {
+                let (selector, narrowed): (Selector, Selector) =
+                    (text.parse().unwrap(), narrowed.parse().unwrap());
+                let Lookup::Found(found) = service.lookup(&selector) else { panic!("{text}") };
+                let matching = service.reachable().iter().filter(|i| selector.matches(&i.labels));
+                let (first, then): (Vec<_>, Vec<_>) =
+                    matching.partition(|i| narrowed.matches(&i.labels));
+                assert_eq!(found.first().id, first[0].id, "{text}");
+                assert_eq!(ids(found.all()), ids(first.into_iter().chain(then)), "{text}");
+                assert!(found.nearest().all(|i| narrowed.matches(&i.labels)), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn pick_reaches_every_instance_of_the_nearest_group_evenly() {
+        let service = many(200);
+        let selector: Selector = "parity=odd".parse().unwrap();
+        let Lookup::Found(found) = service.lookup(&selector) else { panic!("found") };
+        let mut picked = std::collections::BTreeMap::new();
+        for n in 0..1000 {
+            *picked.entry(&found.pick(u64::MAX / 1000 * n).id).or_insert(0) += 1;
+        }
         assert_eq!(picked.len(), 10);
+        assert!(picked.values().all(|count| (99..=101).contains(count)), "{picked:?}");
+    }
+
+    #[test]
+    fn pick_reaches_every_instance_of_a_group_of_many_blocks() {
+        let service = many(10_000);
+        let selector: Selector = "region=r1/z1".parse().unwrap();
+        let Lookup::Found(found) = service.lookup(&selector) else { panic!("found") };
+        let picked: std::collections::BTreeSet<_> =
+            (0..5_000).map(|n| &found.pick(u64::MAX / 5_000 * n).id).collect();
+        assert_eq!(picked.len(), found.nearest().count());
     }
 }

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use http::HeaderMap;
 use http::header::HeaderValue;
-use proto::ServiceName;
+use proto::selector::BadSelector;
+use proto::{Selector, ServiceName};
 
 use crate::error::{Exit, Problem};
 
@@ -16,8 +17,8 @@ pub struct Place {
     pub service: ServiceName,
     /// The region it must be in.
     region: Option<String>,
-    /// Labels it must carry, as the proxy reads them.
-    labels: Vec<String>,
+    /// What its labels must be.
+    selector: Selector,
 }
 
 impl Place {
@@ -38,8 +39,11 @@ impl Place {
         if let Some(region) = self.region.as_deref().and_then(value) {
             headers.insert("micro-region", region);
         }
-        for label in self.labels.iter().filter_map(|label| value(label)) {
-            headers.append("micro-label", label);
+        let selector = self.selector.to_string();
+        if !selector.is_empty()
+            && let Ok(selector) = HeaderValue::from_bytes(selector.as_bytes())
+        {
+            headers.insert("micro-select", selector);
         }
     }
 }
@@ -63,13 +67,10 @@ impl FromStr for Place {
             }
             None => None,
         };
-        let labels: Vec<String> =
-            labels.split('&').filter(|part| !part.is_empty()).map(str::to_owned).collect();
-        for label in &labels {
-            label.parse::<proto::Selector>().map_err(|bad| wrong(bad.to_string()))?;
-        }
+        let selector: Selector =
+            labels.parse().map_err(|bad: BadSelector| wrong(bad.to_string()))?;
         let service = service.parse::<ServiceName>().map_err(|bad| wrong(bad.to_string()))?;
-        Ok(Self { service, region, labels })
+        Ok(Self { service, region, selector })
     }
 }
 
@@ -79,8 +80,8 @@ impl fmt::Display for Place {
         if let Some(region) = &self.region {
             write!(f, "@{region}")?;
         }
-        for (at, label) in self.labels.iter().enumerate() {
-            write!(f, "{}{label}", if at == 0 { '?' } else { '&' })?;
+        for (at, one) in self.selector.iter().enumerate() {
+            write!(f, "{}{one}", if at == 0 { '?' } else { '&' })?;
         }
         Ok(())
     }
@@ -98,8 +99,7 @@ mod tests {
         assert_eq!(place.authority(), "orders");
         assert_eq!(headers["micro-namespace"], "pay");
         assert_eq!(headers["micro-region"], "eu/fra");
-        let labels: Vec<_> = headers.get_all("micro-label").iter().collect();
-        assert_eq!(labels, ["version=v2", "tier=gold"]);
+        assert_eq!(headers["micro-select"], "version=v2,tier=gold");
         assert_eq!(place.to_string(), "pay/orders@eu/fra?version=v2&tier=gold");
     }
 

@@ -7,16 +7,18 @@ mod mind;
 use bytes::{Bytes, BytesMut};
 use proto::exchange::{Part, Reader};
 use proto::frame::{Frame, MAX_FRAME};
+use proto::selector::Requirement;
 use proto::sign::Verify;
 use proto::{
-    Credential, Fault, NetworkId, Open, PublicKey, Record, Signature, Ticket, UnixTime, Verified,
+    Credential, Fault, NetworkId, Open, PublicKey, Record, Selector, Signature, Ticket, UnixTime,
+    Verified,
 };
 
 /// A thing to be fed.
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub(crate) const ALL: [(&str, Target); 10] = [
+pub(crate) const ALL: [(&str, Target); 11] = [
     ("credential", credential),
     ("exchange", exchange),
     ("fault", fault),
@@ -26,6 +28,7 @@ pub(crate) const ALL: [(&str, Target); 10] = [
     ("open", open),
     ("record", record),
     ("router", mind::router),
+    ("selector", selector),
     ("ticket", ticket),
 ];
 
@@ -149,4 +152,18 @@ fn join(input: &[u8]) {
         assert!(proto::join::JoinRequest::decode(request.encode()).is_ok());
     }
     let _ = proto::join::Answer::decode(bytes);
+}
+
+/// A selector, and the values of headers that have nothing but values.
+fn selector(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let lists = ["version", "region"].map(|key| Requirement::any_of(key, text).ok());
+    let parts = lists.into_iter().flatten().filter_map(|one| Selector::of([one]).ok());
+    for selector in parts.chain(text.parse()) {
+        let written = selector.to_string();
+        // Quotes may make it longer than what is read.
+        if written.len() <= proto::selector::MAX_TEXT {
+            assert_eq!(written.parse::<Selector>(), Ok(selector));
+        }
+    }
 }
