@@ -11,8 +11,11 @@ use arc_swap::ArcSwap;
 use bench::allocations::{self, Counting};
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use proto::record::Protocol;
-use proto::{Cost, LabelSet, NodeId, Selector, ServiceName};
-use router::{Candidates, Instance, InstanceKey, Lookup, Routes, ServiceRoutes};
+use proto::rule::{Actions, Condition, HeaderTest, Key, Rule, RuleSet, Subset, Test};
+use proto::{Cost, LabelSet, NodeId, Selector, ServiceName, UnixTime};
+use router::{
+    Candidates, Headers, Instance, InstanceKey, Lookup, RequestView, Routes, ServiceRoutes,
+};
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -168,5 +171,120 @@ fn publication(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, lookups, publication);
+/// The headers of the calls of the bench: as many as a program sends.
+struct Sent([(&'static str, &'static str); 8]);
+
+impl Headers for Sent {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
+    }
+}
+
+/// 99 rules that are for developers, then a canary for everybody.
+fn rules() -> Arc<RuleSet> {
+    let dev = |n: usize| Rule {
+        name: format!("dev-{n}"),
+        when: Condition {
+            headers: vec![HeaderTest {
+                name: "x-dev".into(),
+                test: Test::Is(format!("developer-{n}")),
+            }],
+            ..Condition::default()
+        },
+        then: Actions { select: "tier=gold".parse().expect("a selector"), ..Actions::default() },
+    };
+    let subset = |name: &str, select: &str, weight| Subset {
+        name: name.into(),
+        select: select.parse().expect("a selector"),
+        weight,
+    };
+    let canary = Rule {
+        name: "canary".into(),
+        when: Condition::default(),
+        then: Actions {
+            subsets: vec![subset("old", "build in (1.0,1.1)", 90), subset("new", "build=1.2", 10)],
+            split_by: Some(Key::Header("x-user".into())),
+            ..Actions::default()
+        },
+    };
+    let rules = (0..99).map(dev).chain([canary]).collect();
+    let set = RuleSet { revision: 1, rules };
+    set.check().expect("rules that hold");
+    Arc::new(set)
+}
+
+/// An instance with eight labels instead of four.
+fn wide(number: usize) -> Instance {
+    let more = ["a", "b", "c", "d"].map(|key| (key, format!("{key}{}", number % 5)));
+    let more: LabelSet = more.iter().map(|(key, value)| (*key, &**value)).collect();
+    let one = instance(number);
+    Instance { labels: one.labels.overlaid(&more), ..one }
+}
+
+fn decisions(c: &mut Criterion) {
+    let size = SIZES[2];
+    let set = rules();
+    let service = |number: usize| {
+        let name: ServiceName = name(number).parse().expect("a service name");
+        let all = (0..OF_ONE).map(|at| wide(number * OF_ONE + at)).collect();
+        let service = ServiceRoutes::new(name.clone(), 1, all, Arc::from([]));
+        (name, Some(service.with_rules(Arc::clone(&set), me())))
+    };
+    let routes = Routes::empty(me()).updated((0..size / OF_ONE).map(service), []);
+    let nobody = LabelSet::default();
+    let mut group = c.benchmark_group("lookup, 100 rules and two picks");
+    for (who, dev) in [("anybody", "x-other"), ("the last developer", "x-dev")] {
+        let sent = Sent([
+            ("content-type", "application/grpc"),
+            ("user-agent", "grpc-go/1.60"),
+            ("te", "trailers"),
+            ("micro-from-service", "web"),
+            ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            ("authorization", "Bearer"),
+            ("x-user", "ada"),
+            (dev, "developer-98"),
+        ]);
+        for (heat, count) in [("hot", HOT), ("cold", COLD)] {
+            // Selectors of two labels: what the caller asks and the rule adds have to have a match.
+            let questions = questions(size, count, true);
+            let asked: Vec<Selector> = (0..COMBINATIONS)
+                .map(|n| format!("tier={}", if n % 2 == 0 { "gold" } else { "silver" }))
+                .map(|text| format!("{text}?,region,zone,a,b,c").parse().expect("a selector"))
+                .collect();
+            let two = |at: usize, chance: u64| {
+                let request = RequestView {
+                    endpoint: "Say.Hello",
+                    headers: &sent,
+                    caller: "web",
+                    node_name: "laptop",
+                    node_id: "n",
+                    node_labels: &nobody,
+                    selector: &asked[at % COMBINATIONS],
+                    chance,
+                };
+                let service = &questions[at % count].0;
+                let decision = routes.decide(service, &request, UnixTime(1));
+                let Lookup::Found(found) = decision.lookup else { panic!("{service} is there") };
+                let again = chance.wrapping_mul(SPREAD);
+                (found.pick(chance).key, found.pick(again).key)
+            };
+            let made = allocations::during(|| {
+                for at in 0..count {
+                    black_box(two(at, SPREAD.wrapping_mul(at as u64)));
+                }
+            });
+            assert_eq!(made, 0, "a decision allocates nothing");
+            group.bench_function(BenchmarkId::new(format!("{who}, {heat}"), size), |b| {
+                let mut at = 0_usize;
+                b.iter(|| {
+                    at = at.wrapping_add(1);
+                    black_box(two(at, (at as u64).wrapping_mul(SPREAD)))
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, lookups, publication, decisions);
 criterion_main!(benches);

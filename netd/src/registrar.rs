@@ -32,6 +32,7 @@ fn refused(refusal: Refusal) -> RegistrarError {
         | Refusal::TooManyServices
         | Refusal::TooManyInstances
         | Refusal::TooLarge
+        | Refusal::StaleRules(_)
         | Refusal::Malformed(_)
         | Refusal::ForeignNode => RegistrarError::Refused(refusal.to_string()),
     }

@@ -10,6 +10,7 @@
 //! | [`name`], [`label`], [`selector`], [`target`] | what is called: services, labels, what asks for them |
 //! | [`time`], [`cost`] | versions of records, expected microseconds of a path |
 //! | [`grant`], [`ticket`], [`join`] | membership and how it is obtained |
+//! | [`rule`] | what operators decide about the calls of a service |
 //! | [`record`] | the signed link-state records that nodes flood |
 //! | [`frame`] | the control stream of a link |
 //! | [`open`], [`head`], [`exchange`], [`fault`], [`credit`] | a call: its first bytes, its frames, its failure, its flow |
@@ -31,6 +32,7 @@ pub mod micro;
 pub mod name;
 pub mod open;
 pub mod record;
+pub mod rule;
 pub mod selector;
 pub mod sign;
 pub mod target;

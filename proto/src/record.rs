@@ -15,6 +15,7 @@ mod node;
 mod service;
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
@@ -29,6 +30,7 @@ use crate::error::DecodeError;
 use crate::grant::Refused;
 use crate::id::{NetworkId, NodeId, PublicKey, Signature};
 use crate::name::ServiceName;
+use crate::rule::RuleSet;
 use crate::sign::{Sign, Verify};
 use crate::time::{Epoch, Seq, UnixTime, Version};
 use crate::wire::{self, Fields};
@@ -51,6 +53,8 @@ impl Kind {
     pub const ADJACENCY: Self = Self(2);
     /// [`Service`]; its key is the service's name.
     pub const SERVICE: Self = Self(3);
+    /// [`RuleSet`]; its key is the name of the service that the rules are for.
+    pub const RULE: Self = Self(4);
 }
 
 impl fmt::Debug for Kind {
@@ -59,6 +63,7 @@ impl fmt::Debug for Kind {
             Self::NODE => f.write_str("node"),
             Self::ADJACENCY => f.write_str("adjacency"),
             Self::SERVICE => f.write_str("service"),
+            Self::RULE => f.write_str("rule"),
             Self(other) => write!(f, "kind {other}"),
         }
     }
@@ -90,6 +95,8 @@ pub enum Body {
     Adjacency(NodeId, Adjacency),
     /// About the instances of one service there.
     Service(ServiceName, Box<Service>),
+    /// What is decided about the calls of one service.
+    Rules(ServiceName, Arc<RuleSet>),
     /// No longer so: a tombstone.
     Gone,
     /// Of a kind this release does not know.
@@ -106,6 +113,9 @@ impl Body {
             Self::Service(name, _) => {
                 Some((Kind::SERVICE, Bytes::copy_from_slice(name.as_str().as_bytes())))
             }
+            Self::Rules(name, _) => {
+                Some((Kind::RULE, Bytes::copy_from_slice(name.as_str().as_bytes())))
+            }
             Self::Gone | Self::Unknown => None,
         }
     }
@@ -115,6 +125,7 @@ impl Body {
             Self::Node(node) => node.encode(),
             Self::Adjacency(_, adjacency) => adjacency.encode(),
             Self::Service(_, service) => service.encode(),
+            Self::Rules(_, rules) => rules.encode(),
             Self::Gone | Self::Unknown => Bytes::new(),
         }
     }
@@ -244,6 +255,15 @@ impl Record {
     }
 }
 
+/// The service that a key names.
+fn service_name(key: &[u8]) -> Result<ServiceName, DecodeError> {
+    std::str::from_utf8(key)
+        .ok()
+        .and_then(|text| text.parse::<ServiceName>().ok())
+        .filter(|name| name.as_str().as_bytes() == key)
+        .ok_or(DecodeError::Invalid("service name"))
+}
+
 /// What is signed: everything the record says, with lengths, so that no two records share it.
 fn signed(
     network: NetworkId,
@@ -322,12 +342,10 @@ impl Verified {
                 Body::Adjacency(neighbour, Adjacency::decode(body.clone())?)
             }
             Kind::SERVICE => {
-                let name = std::str::from_utf8(&id.key)
-                    .ok()
-                    .and_then(|text| text.parse::<ServiceName>().ok())
-                    .filter(|name| name.as_str().as_bytes() == &id.key[..])
-                    .ok_or(DecodeError::Invalid("service name"))?;
-                Body::Service(name, Box::new(Service::decode(body.clone())?))
+                Body::Service(service_name(&id.key)?, Box::new(Service::decode(body.clone())?))
+            }
+            Kind::RULE => {
+                Body::Rules(service_name(&id.key)?, Arc::new(RuleSet::decode(body.clone())?))
             }
             Kind::NODE => return Err(DecodeError::Invalid("key of a node record").into()),
             Kind(_) => Body::Unknown,

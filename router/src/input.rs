@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proto::frame::{Digest, Frame, Summary, Want};
 use proto::record::{Endpoint, Node};
+use proto::rule::Rule;
 use proto::{Cost, LabelSet, LinkId, NodeId, ServiceName, Verified};
 
 /// One thing that happened.
@@ -95,6 +96,16 @@ pub enum Request {
     },
     /// This node changed: addresses, labels, or a renewed credential.
     Describe(Node),
+    /// Decide about the calls of a service: these rules in place of all there are.
+    Rule {
+        /// The service.
+        service: ServiceName,
+        /// The revision that the author saw; 0 when there was none. Refused when it is another
+        /// by now: somebody else was quicker.
+        base: u64,
+        /// The rules, in the order in which they are tried.
+        rules: Vec<Rule>,
+    },
     /// How a dial that [`Output::Dial`](crate::Output::Dial) asked for ended. Not answered.
     Dialled {
         /// The node that was dialled.

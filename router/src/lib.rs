@@ -13,6 +13,7 @@
 //! | `lsdb` | every record known: accept, supersede, forget |
 //! | `flood` | what to tell whom, and when |
 //! | `graph`, `paths` | adjacencies both ends agree on, and the shortest paths over them |
+//! | [`rules`] | what operators decide about calls |
 //! | `services` | instances, labels, locality groups |
 //! | `lease`, `links` | what this node offers, and what it says of its links |
 //! | `neighbours` | which links to keep |
@@ -32,6 +33,7 @@ pub mod output;
 mod paths;
 pub mod router;
 pub mod routes;
+pub mod rules;
 mod services;
 #[cfg(test)]
 mod testing;
@@ -45,4 +47,5 @@ pub use routes::{
     Adjacent, Candidates, Instance, InstanceKey, Lookup, Matches, Mismatch, NodeRoute, Query,
     Routes, ServiceRoutes, VersionInfo,
 };
+pub use rules::{Decision, Explanation, Headers, RequestView, Rules};
 pub use timer::Timer;

@@ -49,6 +49,9 @@ pub enum Refusal {
     /// A field is not what it must be.
     #[error("the description cannot be announced: {0}")]
     Malformed(#[from] DecodeError),
+    /// The rules are no longer those that the new ones were made from; the revision they have now.
+    #[error("the rules of the service have revision {0} by now: somebody else changed them")]
+    StaleRules(u64),
     /// A description of another node than this one.
     #[error("the credential is for another node")]
     ForeignNode,

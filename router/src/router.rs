@@ -77,6 +77,8 @@ pub struct Router {
     relays: BTreeSet<NodeId>,
     graph: Graph,
     offers: Offers,
+    /// Which nodes have written rules for a service, whether they may or not.
+    ruled: Offers,
     /// When grants end, by time.
     grants: BTreeSet<(UnixTime, NodeId)>,
     leases: Leases,
@@ -138,6 +140,7 @@ impl Router {
             relays: BTreeSet::new(),
             graph: Graph::default(),
             offers: Offers::default(),
+            ruled: Offers::default(),
             grants: BTreeSet::new(),
             leases: Leases::default(),
             links: Links::default(),

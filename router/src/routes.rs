@@ -213,6 +213,9 @@ fn node_shard(id: &NodeId) -> usize {
 }
 
 #[cfg(test)]
+pub(crate) use service::tests as tests_support;
+
+#[cfg(test)]
 mod tests {
     use super::service::tests::instance;
     use super::*;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proto::record::{Body, Node, Service, VersionOf};
+use proto::rule::RuleSet;
 use proto::{Cost, LabelSet, NodeId, ServiceName, Verified};
 
 use crate::routes::{Instance, InstanceKey, UNREACHABLE, VersionInfo};
@@ -127,7 +128,17 @@ pub(crate) fn versions<'a>(services: impl Iterator<Item = &'a Service>) -> Arc<[
 pub(crate) fn body(record: &Verified) -> Option<(&ServiceName, &Service)> {
     match record.body() {
         Body::Service(name, service) => Some((name, service)),
-        Body::Node(_) | Body::Adjacency(..) | Body::Gone | Body::Unknown => None,
+        Body::Node(_) | Body::Adjacency(..) | Body::Rules(..) | Body::Gone | Body::Unknown => None,
+    }
+}
+
+/// What a record decides about a service.
+pub(crate) fn rules(record: &Verified) -> Option<(&ServiceName, &Arc<RuleSet>)> {
+    match record.body() {
+        Body::Rules(name, rules) => Some((name, rules)),
+        Body::Node(_) | Body::Adjacency(..) | Body::Service(..) | Body::Gone | Body::Unknown => {
+            None
+        }
     }
 }
 

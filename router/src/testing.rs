@@ -92,6 +92,18 @@ pub(crate) fn node(who: Toy, services: &str, seconds: u64) -> Node {
     }
 }
 
+/// A node that may decide about the calls of services in `namespace`.
+pub(crate) fn operator(who: Toy, namespace: &str) -> Node {
+    let issuer = Issuer::appoint(&ROOT, ISSUER.public_key(), STARTED.plus(1 << 30));
+    let plain = node(who, "*", 1 << 20);
+    let grant = Grant {
+        roles: Roles::NONE.with(Role::Relay).with(Role::Operator),
+        namespaces: vec![Pattern::new(namespace).unwrap()],
+        ..plain.credential.grant().clone()
+    };
+    Node { credential: Box::new(issuer.issue(&ISSUER, &grant)), ..plain }
+}
+
 pub(crate) fn registration(service: &str, id: &str, ttl: Option<Duration>) -> Registration {
     Registration {
         service: service.parse().unwrap(),

@@ -67,7 +67,11 @@ impl Origin {
     pub(crate) fn node(&self) -> Option<&Node> {
         match self.own()?.body() {
             Body::Node(node) => Some(node),
-            Body::Adjacency(..) | Body::Service(..) | Body::Gone | Body::Unknown => None,
+            Body::Adjacency(..)
+            | Body::Service(..)
+            | Body::Rules(..)
+            | Body::Gone
+            | Body::Unknown => None,
         }
     }
 

@@ -122,7 +122,11 @@ impl Router {
                 let far = NodeId::from_bytes(far);
                 let cost = held.and_then(|record| match record.body() {
                     Body::Adjacency(_, adjacency) => Some(adjacency.cost),
-                    Body::Node(_) | Body::Service(..) | Body::Gone | Body::Unknown => None,
+                    Body::Node(_)
+                    | Body::Service(..)
+                    | Body::Rules(..)
+                    | Body::Gone
+                    | Body::Unknown => None,
                 });
                 if self.graph.claim(origin, far, cost) {
                     self.paths.link_changed(&self.graph, origin, far);
@@ -137,6 +141,14 @@ impl Router {
                 self.offers.set(&name, origin, offered);
                 self.stale.services.entry(name).or_default().insert(origin);
                 self.stale.nodes.insert(origin);
+                self.arm_paths(now);
+            }
+            Kind::RULE => {
+                let name = std::str::from_utf8(&id.key).ok().and_then(|name| name.parse().ok());
+                let Some(name): Option<ServiceName> = name else { return };
+                self.ruled.set(&name, origin, held.is_some_and(|record| !is_tombstone(&record)));
+                // No instance is to be worked out anew, but what is decided about them.
+                self.stale.services.entry(name).or_default();
                 self.arm_paths(now);
             }
             Kind(_) => {}
@@ -172,6 +184,8 @@ impl Router {
         for record in records {
             if let Some((name, _)) = crate::services::body(record) {
                 self.stale.services.entry(name.clone()).or_default().insert(node);
+            } else if let Some((name, _)) = crate::services::rules(record) {
+                self.stale.services.entry(name.clone()).or_default();
             }
         }
     }

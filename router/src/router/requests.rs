@@ -1,15 +1,19 @@
 //! Programs register, the node changes or leaves.
 
+use std::sync::Arc;
+
 use proto::frame::Frame;
 use proto::record::{Body, Kind, Node, Rejected};
+use proto::rule::{Rule, RuleSet};
 use proto::sign::Verify;
-use proto::{NodeId, PublicKey, ServiceName, Signature, Time, Verified, Version};
+use proto::{DecodeError, NodeId, PublicKey, ServiceName, Signature, Time, Verified, Version};
 
 use super::Router;
 use crate::input::{Registration, Request, RequestId};
 use crate::lease::{self, Offer};
 use crate::lsdb::record_id;
 use crate::output::{Note, Output, Refusal};
+use crate::rules;
 use crate::timer::Timer;
 
 impl Router {
@@ -20,6 +24,7 @@ impl Router {
                 self.deregister(&service, version.as_deref(), &instance, now)
             }
             Request::Describe(node) => self.describe(node, now),
+            Request::Rule { service, base, rules } => self.rule(&service, base, rules, now),
             Request::Dialled { node, outcome } => {
                 if outcome.is_err() {
                     self.neighbours.dialled(node, false, now, &mut self.chance);
@@ -104,6 +109,37 @@ impl Router {
         }
         self.timers.put(Timer::Lease, self.leases.next_end());
         self.publish();
+    }
+
+    /// Writes the rules of a service in place of those of revision `base`.
+    fn rule(
+        &mut self,
+        service: &ServiceName,
+        base: u64,
+        rules: Vec<Rule>,
+        now: Time,
+    ) -> Result<(), Refusal> {
+        if self.leaving {
+            return Err(Refusal::Leaving);
+        }
+        if self.node.credential.expires() <= self.wall(now) {
+            return Err(Refusal::Expired);
+        }
+        if !rules::may_rule(self.node.credential.grant(), service) {
+            return Err(Refusal::NotGranted);
+        }
+        let held = self.rules_of(service).map_or(0, |(_, set)| set.revision);
+        if held != base {
+            return Err(Refusal::StaleRules(held));
+        }
+        let revision = held.checked_add(1).ok_or(Refusal::StaleRules(held))?;
+        let set = RuleSet { revision, rules };
+        set.check().map_err(|_| DecodeError::Invalid("rules"))?;
+        // No tombstone when all are taken away: it would let older sets of others hold again.
+        let body = Body::Rules(service.clone(), Arc::new(set));
+        self.readable(&body, now)?;
+        self.write(body, now);
+        Ok(())
     }
 
     fn describe(&mut self, node: Node, now: Time) -> Result<(), Refusal> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::record::{Body, Kind};
+use proto::rule::RuleSet;
 use proto::{Cost, NodeId, ServiceName, Time, UnixTime};
 
 use super::Router;
@@ -11,6 +12,7 @@ use crate::backbone::Backbone;
 use crate::lsdb::{Origin, record_id};
 use crate::output::{Note, Output};
 use crate::routes::{Adjacent, Instance, NodeRoute, ServiceRoutes};
+use crate::rules;
 use crate::services::{self, Place};
 use crate::timer::Timer;
 
@@ -110,12 +112,18 @@ impl Router {
             let next = (!instances.is_empty()).then(|| {
                 let granted = self.offers.of(&name).filter_map(|node| self.granted(&name, node));
                 let versions = services::versions(granted);
-                ServiceRoutes::new(name.clone(), generation, instances, versions)
+                let next = ServiceRoutes::new(name.clone(), generation, instances, versions);
+                match self.rules_of(&name) {
+                    Some((author, rules)) => next.with_rules(rules, author),
+                    None => next,
+                }
             });
             let same = match (self.routes.service(name.as_str()), &next) {
                 (None, None) => true,
                 (Some(before), Some(next)) => {
-                    before.instances == next.instances && before.versions == next.versions
+                    before.instances == next.instances
+                        && before.versions == next.versions
+                        && before.same_rules(next)
                 }
                 (_, _) => false,
             };
@@ -152,6 +160,18 @@ impl Router {
         let id = record_id(*origin, Kind::SERVICE, name.as_str().as_bytes());
         let (_, service) = services::body(self.lsdb.get(&id)?)?;
         grant.may_offer(name).then_some(service)
+    }
+
+    /// The rules that hold for a service, and who wrote them. They hold while their author is out
+    /// of reach: what is decided does not end because a laptop sleeps.
+    pub(super) fn rules_of(&self, name: &ServiceName) -> Option<(NodeId, Arc<RuleSet>)> {
+        let sets = self.ruled.of(name).filter_map(|origin| {
+            let grant = self.lsdb.node(origin)?.credential.grant();
+            let id = record_id(*origin, Kind::RULE, name.as_str().as_bytes());
+            let (_, set) = services::rules(self.lsdb.get(&id)?)?;
+            rules::may_rule(grant, name).then_some((*origin, set))
+        });
+        rules::winner(sets).map(|(author, set)| (author, Arc::clone(set)))
     }
 
     fn node_route(&self, id: NodeId) -> Option<NodeRoute> {

@@ -1,7 +1,9 @@
 //! What one lookup asks for.
 
-use proto::Selector;
+use std::fmt;
+
 use proto::selector::Requirement;
+use proto::{LabelSet, Selector};
 
 /// What is required, and what narrows the choice where that leaves something. Made for each
 /// lookup from what its caller says and what a rule adds; copies nothing.
@@ -53,6 +55,11 @@ impl<'a> Query<'a> {
         self.caller.into_iter().chain(self.rule).flat_map(Selector::required)
     }
 
+    /// The first requirement that these labels do not hold.
+    pub(crate) fn lacks(&self, labels: &LabelSet) -> Option<&'a Requirement> {
+        self.required().find(|one| !one.accepts(labels.get(one.key())))
+    }
+
     /// What narrows, the most important first; never more than 32.
     pub(super) fn steps(&self) -> impl Iterator<Item = Step<'a>> + use<'a> {
         let divert = self.divert.map(|(from, to)| Step::Places(from, to));
@@ -72,5 +79,15 @@ impl<'a> Query<'a> {
 impl<'a> From<&'a Selector> for Query<'a> {
     fn from(caller: &'a Selector) -> Self {
         Self::of(caller)
+    }
+}
+
+impl fmt::Display for Step<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Places(..) => f.write_str("the node it is diverted to"),
+            Self::All(all) => write!(f, "{all}"),
+            Self::One(one) => write!(f, "{one}"),
+        }
     }
 }

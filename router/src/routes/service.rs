@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use proto::record::{Endpoint, Protocol};
+use proto::rule::RuleSet;
 use proto::{Cost, LabelSet, NodeId, ServiceName, label};
 
 use super::bits::{BLOCK, Bits};
 use super::index::{Blocks, Index};
 use super::query::{Query, Step};
+use crate::rules::Rules;
 
 /// The group of what cannot be reached.
 pub const UNREACHABLE: u32 = u32::MAX;
@@ -28,6 +30,7 @@ pub struct ServiceRoutes {
     /// Where each group ends.
     groups: Box<[usize]>,
     pub(super) index: Index,
+    rules: Option<Arc<Rules>>,
 }
 
 /// What programs say of one version of a service. Where nodes differ, the word of the first by id
@@ -110,8 +113,29 @@ impl ServiceRoutes {
         });
         let groups = groups.collect();
         let index = Index::of(&instances);
-        let instances = instances.into();
-        Self { name, changed, instances, versions, reachable, groups, index }
+        let (instances, rules) = (instances.into(), None);
+        Self { name, changed, instances, versions, reachable, groups, index, rules }
+    }
+
+    /// With the rules that `author` wrote. None of them: as without.
+    #[must_use]
+    pub fn with_rules(self, rules: Arc<RuleSet>, author: NodeId) -> Self {
+        let rules = Rules::new(rules, author, &self);
+        Self { rules: Some(Arc::new(rules)), ..self }
+    }
+
+    /// What operators decided about its calls.
+    #[must_use]
+    pub fn rules(&self) -> Option<&Rules> {
+        self.rules.as_deref()
+    }
+
+    pub(crate) fn same_rules(&self, other: &Self) -> bool {
+        match (self.rules(), other.rules()) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.is_of(other.set(), other.author()),
+            (_, _) => false,
+        }
     }
 
     /// Those that can be reached, nearest first.
@@ -280,6 +304,19 @@ impl<'a> Candidates<'a> {
             return held;
         }
         held.and(self.service.honoured(block, &self.query, self.honoured))
+    }
+
+    /// What narrowed the choice, in turn, as text.
+    #[must_use]
+    pub fn narrowed_by(&self) -> Vec<String> {
+        let steps = self.query.steps().enumerate();
+        let honoured = steps.filter(|(at, _)| self.honoured >> at & 1 == 1);
+        honoured.map(|(_, step)| step.to_string()).collect()
+    }
+
+    /// Whether an instance that matches is among those that are preferred.
+    pub(crate) fn prefers(&self, one: &Instance) -> bool {
+        self.up_to(self.service.reachable, true).any(|other| other.key == one.key)
     }
 
     /// With every preference, in its turn, that leaves something.

@@ -7,6 +7,7 @@ mod mind;
 use bytes::{Bytes, BytesMut};
 use proto::exchange::{Part, Reader};
 use proto::frame::{Frame, MAX_FRAME};
+use proto::rule::RuleSet;
 use proto::selector::Requirement;
 use proto::sign::Verify;
 use proto::{
@@ -18,7 +19,7 @@ use proto::{
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub(crate) const ALL: [(&str, Target); 11] = [
+pub(crate) const ALL: [(&str, Target); 12] = [
     ("credential", credential),
     ("exchange", exchange),
     ("fault", fault),
@@ -28,6 +29,7 @@ pub(crate) const ALL: [(&str, Target); 11] = [
     ("open", open),
     ("record", record),
     ("router", mind::router),
+    ("rules", rules),
     ("selector", selector),
     ("ticket", ticket),
 ];
@@ -152,6 +154,13 @@ fn join(input: &[u8]) {
         assert!(proto::join::JoinRequest::decode(request.encode()).is_ok());
     }
     let _ = proto::join::Answer::decode(bytes);
+}
+
+fn rules(input: &[u8]) {
+    if let Ok(rules) = RuleSet::decode(Bytes::copy_from_slice(input)) {
+        assert_eq!(rules.check(), Ok(()));
+        assert_eq!(RuleSet::decode(rules.encode()), Ok(rules));
+    }
 }
 
 /// A selector, and the values of headers that have nothing but values.

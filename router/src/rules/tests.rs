@@ -1,0 +1,350 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proto::rule::{
+    Abort, Actions, Condition, Divert, HeaderTest, Key, Mirror, Part, Rate, Rule, RuleSet, Subset,
+    Test,
+};
+use proto::{LabelSet, NodeId, Selector, ServiceName, UnixTime};
+
+use super::*;
+use crate::routes::Routes;
+use crate::routes::tests_support::instance;
+use crate::testing::{Net, Toy, node, operator, router};
+use crate::{Lookup, Refusal, Request};
+
+const NOW: UnixTime = UnixTime(1_000);
+
+struct Map(BTreeMap<&'static str, &'static str>);
+
+impl Headers for Map {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).copied()
+    }
+}
+
+fn id(n: u8) -> NodeId {
+    NodeId::from_bytes([n; 32])
+}
+
+fn rule(name: &str, when: Condition, then: Actions) -> Rule {
+    Rule { name: name.into(), when, then }
+}
+
+fn with_header(name: &str, value: &str) -> Condition {
+    let headers = vec![HeaderTest { name: name.into(), test: Test::Is(value.into()) }];
+    Condition { headers, ..Condition::default() }
+}
+
+fn subset(name: &str, select: &str, weight: u16) -> Subset {
+    Subset { name: name.into(), select: select.parse().unwrap(), weight }
+}
+
+/// Two instances of v1 and one of v2, on the nodes 1 to 3.
+fn routes(rules: Vec<Rule>) -> Routes {
+    let name: ServiceName = "shop".parse().unwrap();
+    let one = |n: u8, version: &str| {
+        instance(&format!("i{n}"), id(n), 1, u32::from(n), &[("version", version)])
+    };
+    let all = vec![one(1, "v1"), one(2, "v1"), one(3, "v2")];
+    let set = Arc::new(RuleSet { revision: 4, rules });
+    assert_eq!(set.check(), Ok(()));
+    let service = ServiceRoutes::new(name.clone(), 1, all, Arc::from([])).with_rules(set, id(9));
+    Routes::empty(id(1)).updated([(name, Some(service))], [])
+}
+
+/// What is decided, in words: rule, subset, and the instances of the nearest group.
+fn decided(
+    routes: &Routes,
+    headers: &[(&'static str, &'static str)],
+    asked: &str,
+    chance: u64,
+) -> String {
+    let (map, none) = (Map(headers.iter().copied().collect()), LabelSet::default());
+    let selector: Selector = asked.parse().unwrap();
+    let request = RequestView {
+        endpoint: "Orders.Place",
+        headers: &map,
+        caller: "web",
+        node_name: "laptop",
+        node_id: "abc",
+        node_labels: &none,
+        selector: &selector,
+        chance,
+    };
+    let decision = routes.decide("shop", &request, NOW);
+    let rule = decision.rule.map_or("-", |(rule, _)| &rule.name);
+    let subset = decision.subset.map_or("-", |subset| &subset.name);
+    let found = match decision.lookup {
+        Lookup::Found(found) => found.nearest().map(|one| &*one.id).collect::<Vec<_>>().join("+"),
+        Lookup::Unknown | Lookup::NoMatch(_) | Lookup::Unreachable(_) => "none".to_owned(),
+    };
+    format!("{rule} {subset} {found}")
+}
+
+#[test]
+fn a_canary_gets_its_share_and_a_user_always_the_same() {
+    let then = Actions {
+        subsets: vec![subset("stable", "version=v1", 90), subset("canary", "version=v2", 10)],
+        split_by: Some(Key::Header("x-user".into())),
+        ..Actions::default()
+    };
+    let routes = routes(vec![rule("canary", Condition::default(), then)]);
+    let by_chance = (0..20_000).map(|n: u64| decided(&routes, &[], "", proto::rule::mix(n)));
+    let canary = by_chance.filter(|what| what == "canary canary i3").count();
+    assert!((1_800..=2_200).contains(&canary), "{canary}");
+    let of =
+        |user| (0..50).map(|n| decided(&routes, &[("x-user", user)], "", n)).collect::<Vec<_>>();
+    for user in ["ada", "bob", "eve"] {
+        assert!(of(user).windows(2).all(|two| two[0] == two[1]), "{user}");
+    }
+}
+
+#[test]
+fn what_the_caller_requires_stands_above_a_canary() {
+    let then = Actions { subsets: vec![subset("new", "version=v2", 1)], ..Actions::default() };
+    let routes = routes(vec![rule("all", Condition::default(), then)]);
+    assert_eq!(decided(&routes, &[], "", 0), "all new i3");
+    assert_eq!(decided(&routes, &[], "version=v1", 0), "all new i1+i2");
+    assert_eq!(decided(&routes, &[], "version=v9", 0), "all new none");
+}
+
+#[test]
+fn a_divert_holds_for_its_calls_its_time_and_while_its_node_is_there() {
+    let to = |n: u8, until: u64| Actions {
+        divert: Some(Divert { node: id(n), until: UnixTime(until) }),
+        ..Actions::default()
+    };
+    let all = vec![
+        rule("ada", with_header("x-dev", "ada"), to(3, 1_001)),
+        rule("bob", with_header("x-dev", "bob"), to(3, 1_000)),
+        rule("eve", with_header("x-dev", "eve"), to(77, 2_000)),
+    ];
+    let routes = routes(all);
+    assert_eq!(decided(&routes, &[("x-dev", "ada")], "", 0), "ada - i3");
+    assert_eq!(decided(&routes, &[("x-dev", "bob")], "", 0), "bob - i1+i2+i3", "it has ended");
+    assert_eq!(decided(&routes, &[("x-dev", "eve")], "", 0), "eve - i1+i2+i3", "not there");
+    assert_eq!(decided(&routes, &[("x-dev", "zoe")], "", 0), "- - i1+i2+i3");
+    assert_eq!(decided(&routes, &[], "", 0), "- - i1+i2+i3");
+}
+
+#[test]
+fn the_first_rule_that_matches_decides_alone() {
+    let select = |text: &str| Actions { select: text.parse().unwrap(), ..Actions::default() };
+    let endpoint = |text: &str| Condition {
+        endpoints: vec![proto::grant::Pattern::new(text).unwrap()],
+        ..Condition::default()
+    };
+    let caller = Condition {
+        callers: vec![proto::grant::Pattern::new("web").unwrap()],
+        ..Condition::default()
+    };
+    let routes = routes(vec![
+        rule("other", endpoint("Users.*"), select("version=v9")),
+        rule("orders", endpoint("Orders.*"), select("version=v2")),
+        rule("web", caller, select("version=v1")),
+    ]);
+    assert_eq!(decided(&routes, &[], "", 0), "orders - i3");
+    assert_eq!(decided(&routes, &[], "version=v1", 0), "orders - none", "both must hold");
+}
+
+#[test]
+fn keys_faults_and_limits_are_those_of_the_call() {
+    let then = Actions {
+        affinity: Some(Key::Cookie("sid".into())),
+        abort: Some(Abort { status: 503, part: Part::WHOLE }),
+        mirror: Some(Mirror { target: "copy".parse().unwrap(), part: Part::default() }),
+        rate: Some(Rate { per_second: 1, burst: 1, by: Some(Key::Caller) }),
+        timeout: Some(250),
+        ..Actions::default()
+    };
+    let routes = routes(vec![rule("all", Condition::default(), then)]);
+    let (none, selector) = (LabelSet::default(), Selector::default());
+    let request = |headers, caller| RequestView {
+        endpoint: "/",
+        headers,
+        caller,
+        node_name: "laptop",
+        node_id: "abc",
+        node_labels: &none,
+        selector: &selector,
+        chance: 5,
+    };
+    let cookies = Map([("cookie", "a=1; sid=7")].into_iter().collect());
+    let others = Map([("cookie", "sid=8; a=1")].into_iter().collect());
+    let nothing = Map(BTreeMap::new());
+    let one = routes.decide("shop", &request(&cookies, "web"), NOW);
+    let two = routes.decide("shop", &request(&others, "app"), NOW);
+    let three = routes.decide("shop", &request(&nothing, "web"), NOW);
+    assert!(one.affinity.is_some() && two.affinity.is_some() && one.affinity != two.affinity);
+    assert_eq!(three.affinity, None);
+    let counted = |decision: &Decision<'_>| decision.rate.map(|(_, key)| key);
+    assert_eq!(counted(&one), counted(&three));
+    assert_ne!(counted(&one), counted(&two));
+    assert_eq!(one.abort.map(|abort| abort.status), Some(503));
+    assert_eq!((one.timeout(), one.mirror.is_none()), (Some(250), true));
+}
+
+#[test]
+fn an_explanation_names_the_rule_its_revision_and_every_candidate() {
+    let then = Actions { select: "version=v2".parse().unwrap(), ..Actions::default() };
+    let routes = routes(vec![
+        rule("dev", with_header("x-dev", "ada"), Actions::default()),
+        rule("new", Condition::default(), then),
+    ]);
+    let (map, none, selector) = (Map(BTreeMap::new()), LabelSet::default(), Selector::default());
+    let request = RequestView {
+        endpoint: "/",
+        headers: &map,
+        caller: "",
+        node_name: "laptop",
+        node_id: "abc",
+        node_labels: &none,
+        selector: &selector,
+        chance: 5,
+    };
+    let why = routes.explain("shop", &request, NOW);
+    assert_eq!(why.rules, Some((4, id(9))));
+    let text = why.to_string();
+    for part in [
+        "rules     revision 4 of",
+        "dev not for this call: header",
+        "new decides",
+        "in: one of the nearest",
+        "out: not version=v2, but v1",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    let json = why.to_json();
+    let rules =
+        r#""rules":[{"rule":"dev","matches":false,"why":"header"},{"rule":"new","matches":true}]"#;
+    assert!(json.starts_with(r#"{"service":"shop","asked":"","revision":4,"author":""#), "{json}");
+    assert!(json.contains(rules), "{json}");
+    assert!(
+        json.contains(r#""cost_us":1,"nearest":false,"verdict":"out: not version=v2, but v1""#)
+    );
+}
+
+#[test]
+fn what_an_author_can_hardly_mean_is_told() {
+    let select = |text: &str| Actions { select: text.parse().unwrap(), ..Actions::default() };
+    let mirror = |to: &str| Actions {
+        mirror: Some(Mirror { target: to.parse().unwrap(), part: Part::WHOLE }),
+        ..Actions::default()
+    };
+    let name: ServiceName = "shop".parse().unwrap();
+    let routes = routes(vec![]);
+    let said = |rules: Vec<Rule>| -> Vec<String> {
+        let set = RuleSet { revision: 1, rules };
+        lint(&set, &name, &routes, NOW).iter().map(ToString::to_string).collect()
+    };
+    let a = || with_header("x", "1");
+    for (rules, wanted) in [
+        (vec![rule("a", a(), select("version=v1"))], None),
+        (
+            vec![
+                rule("a", Condition::default(), Actions::default()),
+                rule("b", a(), Actions::default()),
+            ],
+            Some("rule b: cannot match: a before it takes every call"),
+        ),
+        (
+            vec![rule("a", a(), Actions::default()), rule("b", a(), Actions::default())],
+            Some("rule b: cannot match: a before it has the same conditions"),
+        ),
+        (vec![rule("a", a(), select("tier=gold"))], Some("no instance carries the label tier")),
+        (vec![rule("a", a(), select("version=v7"))], Some("no instance is version=v7")),
+        (
+            vec![rule("a", a(), select("version=v1,version=v2"))],
+            Some("select can never hold: version=v1 and version=v2"),
+        ),
+        (vec![rule("a", a(), select("version,!version"))], Some("version and !version")),
+        (vec![rule("a", a(), mirror("shop"))], Some("copies go round in a circle")),
+        (
+            vec![rule(
+                "a",
+                a(),
+                Actions { divert: Some(Divert { node: id(1), until: NOW }), ..Actions::default() },
+            )],
+            Some("its divert has ended"),
+        ),
+    ] {
+        let said = said(rules);
+        match wanted {
+            None => assert!(said.is_empty(), "{said:?}"),
+            Some(wanted) => assert!(said.iter().any(|one| one.contains(wanted)), "{said:?}"),
+        }
+    }
+}
+
+fn apply(base: u64, rules: Vec<Rule>) -> Request {
+    Request::Rule { service: "s".parse().unwrap(), base, rules }
+}
+
+fn held(net: &Net, at: usize) -> Option<(u64, usize, NodeId)> {
+    let rules = net.routes[at].service("s")?.rules()?;
+    Some((rules.set().revision, rules.set().rules.len(), rules.author()))
+}
+
+#[test]
+fn rules_reach_every_node_and_a_second_author_is_told_that_he_was_slower() {
+    let (a, b) = (Toy(0), Toy(1));
+    let routers = vec![
+        router(a, 1, operator(a, "*")),
+        router(b, 1, operator(b, "default")),
+        router(Toy(2), 1, node(Toy(2), "*", 1 << 20)),
+    ];
+    let mut net = Net::of(routers);
+    net.link(0, 1, 1_000);
+    let last = net.link(1, 2, 1_000);
+    net.register(2, "s", "one");
+    net.settle();
+    let some = || vec![rule("x", Condition::default(), Actions::default())];
+    net.request(0, apply(0, some())).unwrap();
+    net.settle();
+    assert!((0..3).all(|at| held(&net, at) == Some((1, 1, a.id()))));
+    assert_eq!(net.request(1, apply(0, some())), Err(Refusal::StaleRules(1)));
+    net.request(1, apply(1, vec![])).unwrap();
+    net.settle();
+    assert!((0..3).all(|at| held(&net, at) == Some((2, 0, b.id()))), "taken away is taken away");
+    // What is decided stays decided while its author is away.
+    net.unlink(last);
+    net.settle();
+    assert_eq!(held(&net, 2), Some((2, 0, b.id())));
+}
+
+#[test]
+fn two_that_write_at_once_agree_on_one_of_them() {
+    let routers = (0..2).map(|n| router(Toy(n), 1, operator(Toy(n), "*"))).collect();
+    let mut net = Net::of(routers);
+    net.register(0, "s", "one");
+    net.register(1, "s", "two");
+    let named = |name: &str| vec![rule(name, Condition::default(), Actions::default())];
+    net.request(0, apply(0, named("a"))).unwrap();
+    net.request(1, apply(0, named("b"))).unwrap();
+    net.link(0, 1, 1_000);
+    net.settle();
+    assert_eq!(held(&net, 0), held(&net, 1));
+    assert_eq!(held(&net, 0).unwrap().2, Toy(0).id().min(Toy(1).id()));
+}
+
+#[test]
+fn who_is_no_operator_of_the_namespace_decides_nothing() {
+    let (none, other) = (Toy(0), Toy(1));
+    let routers =
+        vec![router(none, 1, node(none, "*", 1 << 20)), router(other, 1, operator(other, "pay"))];
+    let mut net = Net::of(routers);
+    let link = net.link(0, 1, 1_000);
+    net.register(0, "s", "one");
+    net.settle();
+    for at in [0, 1] {
+        assert_eq!(net.request(at, apply(0, vec![])), Err(Refusal::NotGranted));
+    }
+    // Nor does one who writes it all the same.
+    let body = proto::record::Body::Rules("s".parse().unwrap(), Arc::default());
+    let version = proto::Version { epoch: proto::Epoch(1), seq: proto::Seq(99) };
+    let lie = proto::Verified::own(crate::testing::network(), &other, version, body);
+    net.frame(0, link, crate::Message::records(vec![lie]));
+    net.settle();
+    assert_eq!(held(&net, 0), None);
+}
