@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! request    Open  HEAD  DATA*  [TRAILERS]  end of stream
-//! response         HEAD  DATA*  [TRAILERS]  end of stream      what the service said
+//! response  [LOAD] HEAD  DATA*  [TRAILERS]  end of stream      what the service said
 //!                  FAULT                    end of stream      what a node could not do
 //! ```
 //!
-//! `DATA` carries body bytes as they came, cut anywhere; nothing here knows what they mean.
+//! `LOAD` tells how busy the instance is: calls in flight (varint), limit (varint); whoever does not
+//! know it skips it. `DATA` carries body bytes as they came, cut anywhere; nothing here knows what they mean.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -17,6 +18,9 @@ use crate::varint;
 pub const MAX_HEAD: usize = 64 * 1024;
 /// Bytes of one data frame. Readers hand them on in pieces, so this is a check, not a buffer.
 pub const MAX_DATA: usize = 1 << 20;
+
+/// Bytes of a load: room for what later releases may tell with it.
+pub const MAX_LOAD: usize = 256;
 
 /// What a frame of an exchange holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +33,42 @@ pub enum FrameKind {
     Trailers,
     /// A [`crate::Fault`] in place of the rest of the response.
     Fault,
+    /// A [`Load`], before the head of a response.
+    Load,
+}
+
+/// How busy an instance is, as its own node counts it.
+///
+/// ```text
+/// in flight (varint) | limit (varint) | whatever later releases add
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Calls at the instance, of all callers.
+    pub in_flight: u32,
+    /// How many it may have; 0: not told.
+    pub limit: u32,
+}
+
+impl Load {
+    /// Bytes of the longest frame.
+    pub const MAX_FRAME: usize = 2 + 8 + 8;
+
+    /// Appends the whole frame.
+    pub fn put(self, out: &mut BytesMut) {
+        let (in_flight, limit) = (u64::from(self.in_flight), u64::from(self.limit));
+        put_header(out, FrameKind::Load, varint::len(in_flight) + varint::len(limit));
+        varint::put(out, in_flight);
+        varint::put(out, limit);
+    }
+
+    /// Reads the body of the frame. What is not a load says nothing: it is only a hint.
+    #[must_use]
+    pub fn read(mut body: &[u8]) -> Option<Self> {
+        let in_flight = varint::take(&mut body)?;
+        let limit = varint::take(&mut body)?;
+        Some(Self { in_flight: u32::try_from(in_flight).ok()?, limit: u32::try_from(limit).ok()? })
+    }
 }
 
 impl FrameKind {
@@ -38,6 +78,7 @@ impl FrameKind {
             Self::Head => 1,
             Self::Trailers => 2,
             Self::Fault => 3,
+            Self::Load => 4,
         }
     }
 
@@ -46,6 +87,7 @@ impl FrameKind {
             Self::Data => MAX_DATA,
             Self::Head | Self::Trailers => MAX_HEAD,
             Self::Fault => crate::fault::MAX_FAULT,
+            Self::Load => MAX_LOAD,
         }
     }
 }
@@ -67,6 +109,8 @@ pub enum Part {
     Trailers(Bytes),
     /// A whole fault.
     Fault(Bytes),
+    /// A whole load: see [`Load::read`].
+    Load(Bytes),
 }
 
 /// Cuts the chunks of a stream into parts, without copying body bytes.
@@ -143,6 +187,7 @@ impl Reader {
                         FrameKind::Head => Part::Head(body),
                         FrameKind::Trailers => Part::Trailers(body),
                         FrameKind::Fault => Part::Fault(body),
+                        FrameKind::Load => Part::Load(body),
                         FrameKind::Data => Part::Data(body),
                     }));
                 }
@@ -199,6 +244,7 @@ fn state_for(code: u8, length: u64) -> Result<State, DecodeError> {
         1 => FrameKind::Head,
         2 => FrameKind::Trailers,
         3 => FrameKind::Fault,
+        4 => FrameKind::Load,
         code if u64::from(code) >= crate::wire::CRITICAL => {
             return Err(DecodeError::UnknownCritical(u64::from(code)));
         }
@@ -257,6 +303,19 @@ mod tests {
             assert!(reader.is_between_frames());
             assert_eq!(parts, whole, "cut every {size}");
         }
+    }
+
+    #[test]
+    fn a_load_is_read_as_it_was_written_and_garbage_says_nothing() {
+        let load = Load { in_flight: 70, limit: 4_096 };
+        let mut out = BytesMut::new();
+        load.put(&mut out);
+        assert!(out.len() <= Load::MAX_FRAME);
+        let mut reader = Reader::with(out.freeze());
+        let Ok(Some(Part::Load(body))) = reader.next() else { panic!("a load") };
+        assert_eq!(Load::read(&body), Some(load));
+        assert_eq!(Load::read(&[]), None);
+        assert_eq!(Load::read(&[0xff; 16]), None);
     }
 
     #[test]

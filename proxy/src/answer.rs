@@ -74,6 +74,9 @@ pub(crate) fn response(error: &Error, node: &str, form: &Form) -> Response<Body>
     response
 }
 
+/// Milliseconds after which a gRPC client may send the call again (gRFC A6, "Pushback").
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
 /// The trailers that end a gRPC call with `error`.
 pub(crate) fn trailers(error: &Error, node: &str) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
@@ -92,6 +95,10 @@ pub(crate) fn trailers(error: &Error, node: &str) -> HeaderMap {
     let details = data_encoding::BASE64_NOPAD.encode(&details);
     if let Ok(details) = HeaderValue::try_from(details) {
         headers.insert("grpc-status-details-bin", details);
+    }
+    if let Some(wait) = error.retry_after() {
+        let millis = u64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+        headers.insert(PUSHBACK, HeaderValue::from(millis));
     }
     mark(&mut headers, error, node);
     headers
@@ -209,6 +216,19 @@ mod tests {
         assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/problem+json");
         assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
         assert_eq!(answer.headers()["micro-error"], "M1305");
+    }
+
+    #[test]
+    fn a_call_above_its_rate_is_told_when_to_come_back() {
+        let wait = std::time::Duration::from_millis(1_500);
+        let error = Error::RateLimited { what: "web to shop".to_owned(), retry_after: wait };
+        let answer = response(&error, "fra-1", &Form::Text);
+        assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(answer.headers()[header::RETRY_AFTER], "2");
+        assert_eq!(answer.headers()["micro-error"], "M1306");
+        let trailers = trailers(&error, "fra-1");
+        assert_eq!(trailers["grpc-status"], "8");
+        assert_eq!(trailers["grpc-retry-pushback-ms"], "1500");
     }
 
     #[test]

@@ -12,8 +12,10 @@ use proto::record::Protocol;
 use proto::{Credential, Open, ServiceName};
 use tunnel::{Arrival, Incoming};
 
+use crate::balance::shell::AtInstance;
+use crate::balance::{NoChoice, Report};
 use crate::body::Body;
-use crate::carry::{Failed, Reply, leg};
+use crate::carry::{Failed, Reply, leg, outcome};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::frames::{FrameSink, HeadError, PartReader};
@@ -51,7 +53,7 @@ async fn call(shared: Arc<Shared>, arrival: Arrival) {
         Err(Error::Overloaded { what: "the node of the service is", limit })
     };
     let ended = match begun {
-        Ok((reply, grpc)) => respond(&shared, reply, sink, grpc, &mut deadline).await,
+        Ok((reply, grpc, load)) => respond(&shared, reply, load, sink, grpc, &mut deadline).await,
         Err(error) => {
             fail(&shared, &error, &mut sink).await;
             Err(error)
@@ -68,13 +70,15 @@ async fn begin(
     open: &Open,
     mut reader: Box<PartReader>,
     deadline: &mut Deadline,
-) -> Result<(Reply, bool), Error> {
+) -> Result<(Reply, bool, Report), Error> {
     if shared.is_draining() {
         return Err(Error::Draining);
     }
     if open.kind != OpenKind::Exchange {
         return Err(Error::Malformed("this node does not serve calls of this kind"));
     }
+    shared.balance.measure();
+    shared.balance.admit(|| deadline.left())?;
     if open.hops == 0 {
         return Err(Error::TooManyHops);
     }
@@ -98,20 +102,40 @@ async fn begin(
         let (service, selector) = (service.to_string(), "gRPC".to_owned());
         return Err(Error::NoMatch { service, selector, mismatch: None });
     }
-    let limit = shared.limits.calls_per_instance;
-    let slot = shared.balance.slot(instance.key);
-    let over = Error::Overloaded { what: "the instance is", limit };
-    let at = slot.enter(limit).ok_or(over)?;
+    let mut at = shared.take(&service, instance.key)?;
     let message = grpc.then_some(shared.limits.message);
     let source = Source::new(Body::stream(reader), message, &shared.metrics.up);
     let source = Box::new(source);
     let address = &instance.address;
     let sent = leg::local(&shared.deliver, address, instance.protocol, head, source, deadline);
-    let mut reply = sent.await.map_err(|Failed { error, .. }| error)?;
-    at.answered();
+    let mut reply = match sent.await {
+        Ok(reply) => reply,
+        Err(Failed { error, .. }) => {
+            if let Some(outcome) = outcome::of_error(&error) {
+                at.settle(outcome, None);
+            }
+            return Err(error);
+        }
+    };
+    let load = at.settle(outcome::of_reply(reply.status, &reply.headers), None);
     reply.held.instance = Some(at);
     headers::clean_response(&mut reply.headers);
-    Ok((reply, grpc))
+    Ok((reply, grpc, load))
+}
+
+impl Shared {
+    /// Counts a call that another node sends to the instance with this key.
+    fn take(&self, service: &ServiceName, key: u64) -> Result<AtInstance, Error> {
+        let taken = self.balance.take(key, |learn| {
+            if let Some(table) = self.routes.load().service(service.as_str()) {
+                learn(table);
+            }
+        });
+        taken.map_err(|none| match none {
+            NoChoice::Full(limit) => Error::Overloaded { what: "the instance is", limit },
+            NoChoice::None => Error::TurnedAway(service.to_string()),
+        })
+    }
 }
 
 struct Found {
@@ -166,12 +190,13 @@ async fn unless_stopped<T>(
 async fn respond(
     shared: &Shared,
     reply: Reply,
+    load: Report,
     mut sink: Box<FrameSink>,
     grpc: bool,
     deadline: &mut Deadline,
 ) -> Result<(), Error> {
     let Reply { status, headers, body, mut upload, held } = reply;
-    let Ok(frame) = heads::response(status, &headers) else {
+    let Ok(frame) = heads::response(status, &headers, Some(load.into())) else {
         let error = Error::HeadTooLarge(proto::exchange::MAX_HEAD);
         fail(shared, &error, &mut sink).await;
         return Err(error);

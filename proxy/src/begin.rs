@@ -44,6 +44,8 @@ impl Shared {
             let malformed = |_| Error::Malformed("grpc-timeout is not a timeout");
             *deadline = Deadline::after(budget.map_err(malformed)?);
         }
+        self.balance.measure();
+        self.balance.admit(|| deadline.left())?;
         let (service, selector) = match self.meaning(&mut head, asked, grpc)? {
             Meaning::Own => return Box::pin(self.serve_own(head, body, deadline)).await,
             Meaning::Service(service, selector) => (service, selector),

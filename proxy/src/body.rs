@@ -126,6 +126,11 @@ impl Body {
         Self(Kind::Stream(reader))
     }
 
+    /// What the other node told of its instance with the head.
+    pub(crate) fn load(&self) -> Option<proto::exchange::Load> {
+        if let Kind::Stream(reader) = &self.0 { reader.load() } else { None }
+    }
+
     /// The next part; `None` at the end.
     pub(crate) fn poll_part(
         &mut self,

@@ -2,7 +2,9 @@
 //! request, wait for the head of the response. Again, elsewhere, when that is certainly safe.
 
 mod choose;
+mod hedge;
 pub(crate) mod leg;
+pub(crate) mod outcome;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -10,7 +12,8 @@ use proto::open::OpenKind;
 use proto::{Open, Selector};
 use smallvec::SmallVec;
 
-use crate::balance::AtInstance;
+use crate::balance::Report;
+use crate::balance::shell::AtInstance;
 use crate::body::Body;
 use crate::deadline::Deadline;
 use crate::deliver::http2::Lease;
@@ -57,6 +60,12 @@ pub(crate) struct Failed {
     pub(crate) source: Option<Box<Source>>,
 }
 
+/// The same, with the instance that was asked: its service's budget decides whether to go on.
+struct Fell {
+    failed: Failed,
+    at: AtInstance,
+}
+
 /// Keys of the instances that were tried.
 type Tried = SmallVec<[u64; 4]>;
 
@@ -80,41 +89,67 @@ impl Shared {
             };
             tried.push(chosen.key);
             let last = tried.len() >= self.limits.attempts as usize;
-            match self.attempt(call, &chosen, !last, deadline).await {
+            let ended = if call.idempotent && first.is_none() && !last {
+                // Boxed, for it is the rarer road and holds two attempts.
+                Box::pin(self.first_attempt(call, chosen, deadline, &mut tried)).await
+            } else {
+                self.attempt(call, chosen, !last, deadline).await
+            };
+            let Fell { failed: Failed { error, source }, at } = match ended {
                 Ok(reply) => return Ok(reply),
-                Err(Failed { error, source }) => {
-                    if error.is_unseen() {
-                        self.balance.refused(&chosen.slot);
-                    }
-                    let again = error.is_unseen() || call.idempotent && is_worth_repeating(&error);
-                    let source = source.filter(|_| again && !last);
-                    let error = first.get_or_insert(error);
-                    let Some(mut source) = source else { return Err(error.clone()) };
-                    if !source.rewind() {
-                        return Err(error.clone());
-                    }
-                    tracing::debug!(%error, service = call.service, "trying another instance");
-                    self.metrics.retry();
-                    call.source = source;
-                }
+                Err(fell) => fell,
+            };
+            let again = error.is_unseen() || call.idempotent && is_worth_repeating(&error);
+            let last = tried.len() >= self.limits.attempts as usize;
+            let source = source.filter(|_| again && !last);
+            let error = first.get_or_insert(error);
+            let Some(mut source) = source else { return Err(error.clone()) };
+            if !source.rewind() {
+                return Err(error.clone());
             }
+            if !at.may_try_again() {
+                tracing::debug!(%error, service = call.service, "no retry left in the budget");
+                self.metrics.denied();
+                return Err(error.clone());
+            }
+            tracing::debug!(%error, service = call.service, "trying another instance");
+            self.metrics.retry();
+            call.source = source;
         }
     }
 
+    /// The first attempt of an idempotent call, with a second one beside it if that takes long.
+    async fn first_attempt(
+        &self,
+        call: &mut Call,
+        chosen: Chosen,
+        deadline: &mut Deadline,
+        tried: &mut Tried,
+    ) -> Result<Reply, Fell> {
+        if let (true, Some(after)) = (chosen.others, chosen.at.hedge_after()) {
+            match self.twin(call).await {
+                Ok(Some(twin)) => {
+                    return self.hedged(call, twin, chosen, after, deadline, tried).await;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    return Err(Fell { failed: Failed { error, source: None }, at: chosen.at });
+                }
+            }
+        }
+        self.attempt(call, chosen, true, deadline).await
+    }
+
+    /// Asks one instance, and takes note of what that says about it.
     async fn attempt(
         &self,
         call: &mut Call,
-        chosen: &Chosen,
+        chosen: Chosen,
         may_repeat: bool,
         deadline: &mut Deadline,
-    ) -> Result<Reply, Failed> {
+    ) -> Result<Reply, Fell> {
         let source = Box::new(call.source.take());
-        let limit = self.limits.calls_per_instance;
-        let Some(at) = chosen.slot.enter(limit) else {
-            let error = Error::Overloaded { what: "the instance is", limit };
-            return Err(Failed { error, source: Some(source) });
-        };
-        let mut reply = if chosen.here {
+        let answered = if chosen.here {
             // The head is only needed a second time if there is someone else to give it to.
             let head = if may_repeat && chosen.others {
                 call.head.clone()
@@ -122,14 +157,26 @@ impl Shared {
                 Box::new(call.head.take())
             };
             leg::local(&self.deliver, &chosen.address, chosen.protocol, head, source, deadline)
-                .await?
+                .await
         } else {
-            let open = open(call, chosen, deadline);
-            leg::remote(&self.tunnel, chosen.node, &open, &call.head, source, deadline).await?
+            let open = open(call, &chosen, deadline);
+            leg::remote(&self.tunnel, chosen.node, &open, &call.head, source, deadline).await
         };
-        at.answered();
-        reply.held.instance = Some(at);
-        Ok(reply)
+        let mut at = chosen.at;
+        match answered {
+            Ok(mut reply) => {
+                let outcome = outcome::of_reply(reply.status, &reply.headers);
+                at.settle(outcome, reply.body.load().map(Report::from));
+                reply.held.instance = Some(at);
+                Ok(reply)
+            }
+            Err(failed) => {
+                if let Some(outcome) = outcome::of_error(&failed.error) {
+                    at.settle(outcome, None);
+                }
+                Err(Fell { failed, at })
+            }
+        }
     }
 }
 

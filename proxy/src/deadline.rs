@@ -28,6 +28,11 @@ impl Deadline {
         Self { at, sleep: None }
     }
 
+    /// The same moment, to be waited for beside this one.
+    pub(crate) fn again(&self) -> Self {
+        Self { at: self.at, sleep: None }
+    }
+
     /// Whether there is one.
     pub(crate) fn is_set(&self) -> bool {
         self.at.is_some()

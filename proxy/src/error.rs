@@ -59,6 +59,20 @@ pub enum Error {
         /// The limit.
         limit: u32,
     },
+    /// This node has too much to do: the call would miss its deadline, or is one too many.
+    #[error("the node is saturated: work waits {wait:?} for its turn")]
+    Saturated {
+        /// How long.
+        wait: Duration,
+    },
+    /// The caller calls more often than it may.
+    #[error("{what} is above its rate limit")]
+    RateLimited {
+        /// Which calls are counted together.
+        what: String,
+        /// Until the next one is allowed.
+        retry_after: Duration,
+    },
     /// The link to the service's node broke while the call was on it.
     #[error("lost the link to node {0} during the call")]
     LinkLost(NodeId),
@@ -137,7 +151,8 @@ impl Error {
             Self::Cancelled => 1014,
             Self::Stranger(_) => 1015,
             Self::NoService(_) => 1203,
-            Self::Overloaded { .. } => 1305,
+            Self::Overloaded { .. } | Self::Saturated { .. } => 1305,
+            Self::RateLimited { .. } => 1306,
             Self::Fault(fault) => fault.code,
         }
     }
@@ -153,6 +168,8 @@ impl Error {
             | Self::Refused { .. }
             | Self::TurnedAway(_)
             | Self::Overloaded { .. }
+            | Self::Saturated { .. }
+            | Self::RateLimited { .. }
             | Self::TooManyHops
             | Self::Stranger(_)
             | Self::Draining => true,
@@ -175,7 +192,10 @@ impl Error {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Overloaded { .. } | Self::Draining => Some(Duration::from_secs(1)),
+            Self::Overloaded { .. } | Self::Saturated { .. } | Self::Draining => {
+                Some(Duration::from_secs(1))
+            }
+            Self::RateLimited { retry_after, .. } => Some(*retry_after),
             Self::Fault(fault) if fault.retry_after > 0 => {
                 Some(Duration::from_millis(u64::from(fault.retry_after)))
             }
@@ -243,6 +263,7 @@ impl Error {
             1002 | 1203 => S::NOT_FOUND,
             1003 | 1004 | 1013 | 1305 => S::SERVICE_UNAVAILABLE,
             1005 => S::GATEWAY_TIMEOUT,
+            1306 => S::TOO_MANY_REQUESTS,
             1009 => S::BAD_REQUEST,
             1010 if matches!(self, Self::TooLong(_)) => S::PAYLOAD_TOO_LARGE,
             1010 => S::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -260,7 +281,7 @@ impl Error {
             1003 | 1004 | 1007 | 1013 => 14,
             1005 => 4,
             1009 => 3,
-            1010 | 1305 => 8,
+            1010 | 1305 | 1306 => 8,
             1011 | 1015 => 7,
             1014 => 1,
             // 1008, 1012, and numbers of newer nodes

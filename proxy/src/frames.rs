@@ -30,11 +30,18 @@ pub(crate) struct PartReader {
     /// Read while gathering, to be given out next.
     ahead: Option<Result<exchange::Part, Raw>>,
     ended: bool,
+    /// What was told of the instance's load.
+    load: Option<exchange::Load>,
 }
 
 impl PartReader {
     pub(crate) fn new(recv: RecvHalf) -> Self {
-        Self { recv, reader: Reader::default(), ahead: None, ended: false }
+        Self { recv, reader: Reader::default(), ahead: None, ended: false, load: None }
+    }
+
+    /// The load that was told before the head.
+    pub(crate) fn load(&self) -> Option<exchange::Load> {
+        self.load
     }
 
     /// The head with which a request or response begins.
@@ -47,9 +54,9 @@ impl PartReader {
             Some(Ok(exchange::Part::Fault(fault))) => {
                 Err(Fault::decode(fault).map_or_else(HeadError::Protocol, HeadError::Fault))
             }
-            Some(Ok(exchange::Part::Data(_) | exchange::Part::Trailers(_))) => {
-                Err(HeadError::Protocol(DecodeError::Invalid("order of frames")))
-            }
+            Some(Ok(
+                exchange::Part::Data(_) | exchange::Part::Trailers(_) | exchange::Part::Load(_),
+            )) => Err(HeadError::Protocol(DecodeError::Invalid("order of frames"))),
             Some(Err(Raw::Decode(error))) => Err(HeadError::Protocol(error)),
             Some(Err(Raw::Stream(error))) => Err(HeadError::Stream(error)),
             None => Err(HeadError::Protocol(DecodeError::Truncated("exchange"))),
@@ -79,7 +86,7 @@ impl PartReader {
             }
             exchange::Part::Fault(bytes) => Err(Fault::decode(bytes)
                 .map_or_else(|error| BodyError::Protocol(error.to_string()), BodyError::Fault)),
-            exchange::Part::Head(_) => Err(self.misordered()),
+            exchange::Part::Head(_) | exchange::Part::Load(_) => Err(self.misordered()),
         }))
     }
 
@@ -129,6 +136,10 @@ impl PartReader {
         loop {
             match self.reader.next() {
                 Ok(Some(exchange::Part::Data(data))) if data.is_empty() => continue,
+                Ok(Some(exchange::Part::Load(load))) => {
+                    self.load = exchange::Load::read(&load);
+                    continue;
+                }
                 Ok(Some(part)) => return Poll::Ready(Some(Ok(part))),
                 Ok(None) if self.ended => return Poll::Ready(None),
                 Ok(None) => {}

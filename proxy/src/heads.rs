@@ -7,7 +7,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, StatusCode};
 use proto::DecodeError;
-use proto::exchange::{FrameKind, MAX_HEAD, put_header};
+use proto::exchange::{FrameKind, Load, MAX_HEAD, put_header};
 use proto::head::{self, METHODS, NAMES, Name};
 use proto::varint;
 
@@ -44,19 +44,24 @@ pub(crate) fn request(head: &RequestHead) -> Result<Bytes, TooLarge> {
     let authority = head.authority.as_ref().map_or("", Authority::as_str).as_bytes();
     let method = head.method.as_str();
     let line = 1 + 8 + method.len() + 8 + path.len() + 8 + authority.len();
-    frame(FrameKind::Head, line, &head.headers, |out| {
+    frame(FrameKind::Head, line, &head.headers, None, |out| {
         head::put_request(out, method, path, authority);
     })
 }
 
-/// The `HEAD` frame of a response.
-pub(crate) fn response(status: StatusCode, headers: &HeaderMap) -> Result<Bytes, TooLarge> {
-    frame(FrameKind::Head, 2, headers, |out| head::put_response(out, status.as_u16()))
+/// The `HEAD` frame of a response, after a `LOAD` frame if there is something to tell.
+pub(crate) fn response(
+    status: StatusCode,
+    headers: &HeaderMap,
+    load: Option<Load>,
+) -> Result<Bytes, TooLarge> {
+    let line = |out: &mut BytesMut| head::put_response(out, status.as_u16());
+    frame(FrameKind::Head, 2, headers, load, line)
 }
 
 /// The `TRAILERS` frame.
 pub(crate) fn trailers(headers: &HeaderMap) -> Result<Bytes, TooLarge> {
-    frame(FrameKind::Trailers, 0, headers, |_| ())
+    frame(FrameKind::Trailers, 0, headers, None, |_| ())
 }
 
 /// The length goes before what it counts: it is written in the 4-byte form of a varint, then set.
@@ -64,13 +69,17 @@ fn frame(
     kind: FrameKind,
     line: usize,
     headers: &HeaderMap,
+    load: Option<Load>,
     put_line: impl FnOnce(&mut BytesMut),
 ) -> Result<Bytes, TooLarge> {
     let fields: usize = headers.iter().map(|(n, v)| 8 + n.as_str().len() + v.len()).sum();
     if line + fields > MAX_HEAD || headers.len() > head::MAX_FIELDS {
         return Err(TooLarge);
     }
-    let mut out = BytesMut::with_capacity(8 + line + fields);
+    let mut out = BytesMut::with_capacity(8 + line + fields + Load::MAX_FRAME);
+    if let Some(load) = load {
+        load.put(&mut out);
+    }
     // A length that takes four bytes as a varint (RFC 9000 §16), whatever it will be.
     put_header(&mut out, kind, 1 << 14);
     let start = out.len();

@@ -14,7 +14,7 @@
 //! | `capture`, `detect` | how a connection arrives and what it speaks |
 //! | `http1`, `http2` | one protocol of callers each |
 //! | `target`, `headers` | what a request asks for; what passes and what is stripped |
-//! | `carry`, `balance` | choosing an instance, trying again where that is safe |
+//! | `carry`, [`balance`] | choosing an instance, trying again where that is safe |
 //! | `deliver` | connections to the instances of this node |
 //! | `arrive`, `frames`, `heads` | calls of other nodes, and how a call looks on a stream |
 //! | [`body`], `sink`, `pump`, `message` | bytes moved, never decoded, with flow control end to end |
@@ -26,7 +26,7 @@
 
 mod answer;
 mod arrive;
-mod balance;
+pub mod balance;
 mod begin;
 pub mod body;
 mod capture;

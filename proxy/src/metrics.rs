@@ -77,6 +77,8 @@ pub(crate) struct Metrics {
     seconds: Histogram,
     turned: Family<TurnedLabels, Counter>,
     retries: Counter,
+    hedges: Counter,
+    denied: Counter,
     pub(crate) up: Counter,
     pub(crate) down: Counter,
     pub(crate) in_flight: Gauge,
@@ -96,6 +98,8 @@ impl Metrics {
             seconds: Histogram::new(buckets),
             turned: Family::default(),
             retries: Counter::default(),
+            hedges: Counter::default(),
+            denied: Counter::default(),
             up: Counter::default(),
             down: Counter::default(),
             in_flight: Gauge::default(),
@@ -110,6 +114,10 @@ impl Metrics {
         let help = "Connections turned away, by reason";
         registry.register("turned_away", help, self.turned.clone());
         registry.register("retries", "Calls tried at a further instance", self.retries.clone());
+        let help = "Calls for which a second instance was asked beside a slow first";
+        registry.register("hedges", help, self.hedges.clone());
+        let help = "Further attempts not made, for the budget of the service was used up";
+        registry.register("retries_denied", help, self.denied.clone());
         registry.register("in_flight", "Calls being carried now", self.in_flight.clone());
         registry.register("connections", "Connections of programs", self.connections.clone());
         registry.register_with_unit(
@@ -133,6 +141,14 @@ impl Metrics {
         self.retries.inc();
     }
 
+    pub(crate) fn hedge(&self) {
+        self.hedges.inc();
+    }
+
+    pub(crate) fn denied(&self) {
+        self.denied.inc();
+    }
+
     pub(crate) fn turned(&self, reason: Turned) {
         self.turned.get_or_create(&TurnedLabels { reason }).inc();
     }
@@ -144,7 +160,7 @@ impl From<&Error> for Outcome {
             1203 | 1002 => Self::NoService,
             1003 | 1004 | 1013 => Self::Unavailable,
             1005 => Self::Deadline,
-            1305 => Self::Overloaded,
+            1305 | 1306 => Self::Overloaded,
             1008..=1011 | 1015 => Self::Rejected,
             1014 => Self::Cancelled,
             _ => Self::Broken,

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tunnel::{Incoming, Tunnel};
 
-use crate::balance::Balance;
+use crate::balance::shell::Balance;
 use crate::capture;
 use crate::deliver::Deliver;
 use crate::error::Error;
@@ -87,7 +87,7 @@ impl Proxy {
             own: config.own,
             admit: config.admit,
             deliver: Deliver::new(Arc::clone(&limits)),
-            balance: Balance::new(),
+            balance: Balance::new(limits.calls_per_instance),
             calls: load(),
             arrivals: load(),
             metrics,

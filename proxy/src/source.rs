@@ -119,6 +119,17 @@ impl Source {
                 return Poll::Ready(replay.trailers.clone().map(|t| Ok(Part::Trailers(t))));
             }
         }
+        let part = match ready!(self.poll_body(cx)) {
+            Some(Err(ended)) => return Poll::Ready(Some(Err(ended))),
+            Some(Ok(part)) => Some(part),
+            None => None,
+        };
+        self.keep(part.as_ref());
+        Poll::Ready(part.map(Ok))
+    }
+
+    /// The next part of the body itself.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Ended>>> {
         let part = match ready!(self.body.poll_part(cx)) {
             Some(Err(error)) => return Poll::Ready(Some(Err(Ended::Body(error)))),
             Some(Ok(Part::Trailers(mut trailers))) => {
@@ -139,8 +150,46 @@ impl Source {
                 return Poll::Ready(Some(Err(Ended::TooLong(error))));
             }
         }
-        self.keep(part.as_ref());
         Poll::Ready(part.map(Ok))
+    }
+
+    /// Reads ahead what is there of the body, without waiting and as far as there is room; nothing
+    /// is lost, for it is given again from the start.
+    pub(crate) fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        while self.replay.as_ref().is_some_and(|replay| !replay.ended && replay.room > 0) {
+            match self.poll_body(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Some(Err(ended))) => return Err(ended),
+                Poll::Ready(Some(Ok(part))) => {
+                    if let (Part::Data(data), Some(replay)) = (&part, &mut self.replay) {
+                        // One piece more than there is room for is kept, rather than lost.
+                        replay.room = replay.room.max(data.len());
+                    }
+                    self.keep(Some(&part));
+                }
+                Poll::Ready(None) => self.keep(None),
+            }
+        }
+        if let Some(replay) = &mut self.replay {
+            replay.next = 0;
+        }
+        Ok(())
+    }
+
+    /// The same body once more, if it is here whole.
+    pub(crate) fn copy(&self) -> Option<Self> {
+        let replay = match &self.replay {
+            Some(Replay { ended: true, data, trailers, .. }) => Some(Replay {
+                data: data.clone(),
+                trailers: trailers.clone(),
+                ended: true,
+                next: 0,
+                room: 0,
+            }),
+            None if !self.begun && self.body.is_end() => None,
+            Some(_) | None => return None,
+        };
+        Some(Self { replay, ..Self::new(Body::empty(), None, &self.counter) })
     }
 
     fn keep(&mut self, part: Option<&Part>) {

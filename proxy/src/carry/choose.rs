@@ -4,17 +4,15 @@ use std::sync::Arc;
 
 use proto::NodeId;
 use proto::record::Protocol;
-use router::{Candidates, Instance, Lookup};
+use router::{Instance, Lookup};
 
 use super::{Call, Tried};
-use crate::balance::Slot;
+use crate::balance::shell::AtInstance;
+use crate::balance::{NoChoice, Pool};
 use crate::error::Error;
 use crate::proxy::Shared;
 
-/// Instances looked at when the two chosen at random cannot take the call.
-const SCAN: usize = 256;
-
-/// An instance that is to take a call.
+/// An instance that is to take a call, which counts there already.
 pub(crate) struct Chosen {
     pub(crate) key: u64,
     pub(crate) id: Arc<str>,
@@ -22,14 +20,13 @@ pub(crate) struct Chosen {
     pub(crate) here: bool,
     pub(crate) address: Arc<str>,
     pub(crate) protocol: Protocol,
-    pub(crate) slot: Arc<Slot>,
+    pub(crate) at: AtInstance,
     /// There are further instances.
     pub(crate) others: bool,
 }
 
 impl Shared {
-    /// An instance for `call` that was not tried yet: of two of the nearest chosen at random the
-    /// one that will answer sooner, or the nearest that can.
+    /// An instance for `call` that was not tried yet: see [`crate::balance`].
     ///
     /// # Errors
     /// Why there is none, as it is told to people.
@@ -46,16 +43,20 @@ impl Shared {
             Lookup::Unreachable(_) => return Err(Error::NoPath(service())),
             Lookup::Found(candidates) => candidates,
         };
-        let fits = |instance: &Instance| {
-            delivers(instance.protocol, call.grpc) && !tried.contains(&instance.key.0)
-        };
-        let (instance, slot) = self
-            .one_of_two(&candidates, &fits)
-            .or_else(|| self.nearest(&candidates, &fits))
-            .ok_or_else(|| {
-                let selector = if call.grpc { "gRPC" } else { "a protocol that is delivered" };
-                let (service, selector) = (service(), selector.to_owned());
-                Error::NoMatch { service, selector, mismatch: None }
+        let any = call.selector.is_empty();
+        let pool = Pool::new(&candidates, |instance: &Instance| {
+            delivers(instance.protocol, call.grpc)
+                && !tried.contains(&instance.key.0)
+                && (any || call.selector.matches(&instance.labels))
+        });
+        let (instance, at) =
+            self.balance.choose(&pool, tried.is_empty()).map_err(|none| match none {
+                NoChoice::Full(limit) => Error::Overloaded { what: "the instance is", limit },
+                NoChoice::None => {
+                    let selector = if call.grpc { "gRPC" } else { "a protocol that is delivered" };
+                    let (service, selector) = (service(), selector.to_owned());
+                    Error::NoMatch { service, selector, mismatch: None }
+                }
             })?;
         Ok(Chosen {
             key: instance.key.0,
@@ -64,51 +65,9 @@ impl Shared {
             here: instance.here,
             address: Arc::clone(&instance.address),
             protocol: instance.protocol,
-            slot,
+            at,
             others: candidates.service().instances.len() > tried.len() + 1,
         })
-    }
-
-    fn one_of_two<'a>(
-        &self,
-        candidates: &Candidates<'a>,
-        fits: &dyn Fn(&Instance) -> bool,
-    ) -> Option<(&'a Instance, Arc<Slot>)> {
-        let willing = |instance: &'a Instance| {
-            let slot = self.balance.slot(instance.key.0);
-            (fits(instance) && !self.balance.is_shunned(&slot)).then_some((instance, slot))
-        };
-        let chance = self.balance.chance();
-        let first = candidates.pick(chance);
-        if candidates.service().instances.len() == 1 {
-            return willing(first);
-        }
-        let mut second = candidates.pick(self.balance.chance());
-        if second.key == first.key {
-            // The other half of the group: of two instances, certainly the other one.
-            second = candidates.pick(chance.wrapping_add(1 << 63));
-        }
-        match (willing(first), willing(second)) {
-            (Some(a), Some(b)) => Some(if self.balance.is_better(&b.1, &a.1) { b } else { a }),
-            (a, b) => a.or(b),
-        }
-    }
-
-    /// The nearest that did not refuse lately; if all did, the nearest.
-    fn nearest<'a>(
-        &self,
-        candidates: &Candidates<'a>,
-        fits: &dyn Fn(&Instance) -> bool,
-    ) -> Option<(&'a Instance, Arc<Slot>)> {
-        let mut shunned = None;
-        for instance in candidates.all().filter(|instance| fits(instance)).take(SCAN) {
-            let slot = self.balance.slot(instance.key.0);
-            if !self.balance.is_shunned(&slot) {
-                return Some((instance, slot));
-            }
-            shunned.get_or_insert((instance, slot));
-        }
-        shunned
     }
 }
 

@@ -1,0 +1,210 @@
+//! Two random choices, in the nearest locality that can take the call.
+
+use std::ops::Range;
+
+use proto::Time;
+use router::{Candidates, Instance, ServiceRoutes};
+
+use super::balancer::{Balancer, NoChoice};
+use super::breaker::State;
+use super::service::Group;
+
+/// Instances drawn before all of a locality are looked at. Of two draws that fail the third and
+/// fourth rarely do, unless most are out.
+const DRAWS: usize = 6;
+/// Instances looked at when drawing finds none, and in an explanation.
+pub(super) const SCAN: usize = 256;
+
+/// The instances a call may go to: those of `candidates` that `fits` accepts.
+///
+/// The one place that knows how candidates lie in their table.
+#[derive(Clone, Copy, Debug)]
+pub struct Pool<'a, F> {
+    table: &'a ServiceRoutes,
+    /// The locality of the nearest.
+    nearest: u32,
+    fits: F,
+}
+
+impl<'a, F: Fn(&Instance) -> bool> Pool<'a, F> {
+    /// Those of `candidates` that `fits` accepts; `fits` also says whether the selector matches.
+    pub fn new(candidates: &Candidates<'a>, fits: F) -> Self {
+        Self { table: candidates.service(), nearest: candidates.first().group, fits }
+    }
+
+    pub(super) fn table(&self) -> &'a ServiceRoutes {
+        self.table
+    }
+
+    /// The first in `range` that fits, from a place that `chance` chooses evenly, going round.
+    fn pick(&self, range: &Range<usize>, chance: u64) -> Option<usize> {
+        let start = (u128::from(chance) * range.len() as u128 >> 64) as usize + range.start;
+        self.next(range, start)
+    }
+
+    /// The first that fits from `start` on, going round `range`.
+    fn next(&self, range: &Range<usize>, start: usize) -> Option<usize> {
+        let fits = |at: &usize| (self.fits)(&self.table.instances[*at]);
+        (start..range.end).find(fits).or_else(|| (range.start..start.min(range.end)).find(fits))
+    }
+
+    /// Places of all that fit, nearest first.
+    pub(super) fn all(&self) -> impl Iterator<Item = usize> {
+        let reachable = self.table.reachable();
+        (0..reachable.len()).filter(|at| (self.fits)(&reachable[*at]))
+    }
+}
+
+/// Whether an instance takes a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ready {
+    Yes,
+    /// It is out, and this call may find out whether it is back.
+    Probe,
+    Out,
+    Full,
+}
+
+impl Balancer {
+    /// Which instance of `pool`, by its place in the table, and whether the call is a probe.
+    pub(super) fn draw(
+        &mut self,
+        service: u32,
+        pool: &Pool<'_, impl Fn(&Instance) -> bool>,
+        now: Time,
+    ) -> Result<(usize, bool), NoChoice> {
+        // With the spill of each locality, then without: farther ones may have nothing that fits.
+        for spills in [true, false] {
+            let count = self.services[service as usize].groups.len();
+            let mut spilled = false;
+            for at in 0..count {
+                let group = self.services[service as usize].groups[at];
+                if group.id < pool.nearest {
+                    continue;
+                }
+                let share = group.spill.share();
+                if spills && share > 0.0 && at + 1 < count && self.chance.hits(share) {
+                    spilled = true;
+                    continue;
+                }
+                if let Some(found) = self.draw_in(service, &group, pool, now) {
+                    return Ok(found);
+                }
+            }
+            if !spilled {
+                break;
+            }
+        }
+        self.last_resort(service, pool)
+    }
+
+    fn draw_in(
+        &mut self,
+        service: u32,
+        group: &Group,
+        pool: &Pool<'_, impl Fn(&Instance) -> bool>,
+        now: Time,
+    ) -> Option<(usize, bool)> {
+        let range = group.start as usize..group.end as usize;
+        let mut one: Option<usize> = None;
+        for _ in 0..DRAWS {
+            let chance = self.chance.draw();
+            let mut at = pool.pick(&range, chance)?;
+            if one == Some(at) {
+                at = pool.next(&range, at + 1)?;
+                if one == Some(at) {
+                    break;
+                }
+            }
+            match self.ready(service, at, now) {
+                Ready::Yes => {}
+                Ready::Probe => return Some((at, true)),
+                Ready::Out | Ready::Full => continue,
+            }
+            let share = self.slot_of(service, at).share(now);
+            if share < 1.0 && !self.chance.hits(share) {
+                continue;
+            }
+            let Some(first) = one else {
+                one = Some(at);
+                continue;
+            };
+            let typical = self.services[service as usize].typical;
+            let cost = |at| self.slot_of(service, at).cost(typical, now);
+            return Some((if cost(at) < cost(first) { at } else { first }, false));
+        }
+        match one {
+            Some(one) => Some((one, false)),
+            None => self.scan(service, &range, pool, now),
+        }
+    }
+
+    /// The best of the locality, when drawing found none: from a random place, so that what lies
+    /// behind the bound is found by another call.
+    #[cold]
+    fn scan(
+        &mut self,
+        service: u32,
+        range: &Range<usize>,
+        pool: &Pool<'_, impl Fn(&Instance) -> bool>,
+        now: Time,
+    ) -> Option<(usize, bool)> {
+        let start = pool.pick(range, self.chance.draw())?;
+        let round = (start..range.end).chain(range.start..start);
+        let typical = self.services[service as usize].typical;
+        let mut best: Option<(usize, f32)> = None;
+        for at in round.filter(|at| (pool.fits)(&pool.table.instances[*at])).take(SCAN) {
+            match self.ready(service, at, now) {
+                Ready::Yes => {
+                    let cost = self.slot_of(service, at).cost(typical, now);
+                    if best.is_none_or(|(_, least)| cost < least) {
+                        best = Some((at, cost));
+                    }
+                }
+                Ready::Probe => return Some((at, true)),
+                Ready::Out | Ready::Full => {}
+            }
+        }
+        best.map(|(at, _)| (at, false))
+    }
+
+    /// None is ready: any of the nearest that is below our own limit, rather than an error. What it
+    /// reported or refused may be over; if not, it says so.
+    #[cold]
+    fn last_resort(
+        &mut self,
+        service: u32,
+        pool: &Pool<'_, impl Fn(&Instance) -> bool>,
+    ) -> Result<(usize, bool), NoChoice> {
+        let mut none = NoChoice::None;
+        for at in 0..self.services[service as usize].groups.len() {
+            let group = self.services[service as usize].groups[at];
+            let range = group.start as usize..group.end as usize;
+            let Some(start) = pool.pick(&range, self.chance.draw()) else { continue };
+            let round = (start..range.end).chain(range.start..start);
+            for at in round.filter(|at| (pool.fits)(&pool.table.instances[*at])).take(SCAN) {
+                if self.slot_of(service, at).in_flight < self.limit {
+                    return Ok((at, false));
+                }
+                none = NoChoice::Full(self.limit);
+            }
+        }
+        Err(none)
+    }
+
+    pub(super) fn ready(&self, service: u32, at: usize, now: Time) -> Ready {
+        let slot = self.slot_of(service, at);
+        match slot.breaker.state() {
+            State::Closed => {}
+            State::Out { why, .. } | State::Probing { why }
+                if why.is_ejection() && self.services[service as usize].is_in_panic() => {}
+            State::Out { until, .. } if until <= now => return Ready::Probe,
+            State::Out { .. } | State::Probing { .. } => return Ready::Out,
+        }
+        if slot.is_full(self.limit, now) { Ready::Full } else { Ready::Yes }
+    }
+
+    pub(super) fn slot_of(&self, service: u32, at: usize) -> &super::instance::Slot {
+        &self.slots[self.services[service as usize].slots[at] as usize]
+    }
+}

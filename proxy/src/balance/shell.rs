@@ -1,0 +1,150 @@
+//! The core as the data plane has it: with the time, behind one lock that is held for a choice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use proto::Time;
+use router::{Instance, ServiceRoutes};
+
+use super::{Admission, Balancer, Chance, NoChoice, Outcome, Pool, Report, Saturation, Ticket};
+use crate::error::Error;
+
+/// How often the loop is measured while it is not saturated: once in so many calls.
+const MEASURED: u32 = 64;
+
+/// The choice among instances. A handle.
+#[derive(Clone)]
+pub(crate) struct Balance(Arc<Inner>);
+
+struct Inner {
+    core: Mutex<Balancer>,
+    start: Instant,
+    loop_: Mutex<(Saturation, Chance)>,
+    saturated: AtomicBool,
+    measuring: AtomicBool,
+    calls: AtomicU32,
+}
+
+/// A call at an instance; counted until dropped.
+pub(crate) struct AtInstance {
+    balance: Balance,
+    ticket: Option<Ticket>,
+}
+
+impl Balance {
+    /// At most `limit` calls at one instance.
+    pub(crate) fn new(limit: u32) -> Self {
+        let seed = std::hash::BuildHasher::hash_one(&foldhash::fast::RandomState::default(), 7);
+        Self(Arc::new(Inner {
+            core: Mutex::new(Balancer::new(seed, limit)),
+            start: Instant::now(),
+            loop_: Mutex::new((Saturation::default(), Chance::new(!seed))),
+            saturated: AtomicBool::new(false),
+            measuring: AtomicBool::new(false),
+            calls: AtomicU32::new(0),
+        }))
+    }
+
+    fn now(&self) -> Time {
+        Time::ZERO + self.0.start.elapsed()
+    }
+
+    /// An instance of `pool`: see [`Balancer::choose`].
+    pub(crate) fn choose<'a>(
+        &self,
+        pool: &Pool<'a, impl Fn(&Instance) -> bool>,
+        first: bool,
+    ) -> Result<(&'a Instance, AtInstance), NoChoice> {
+        let now = self.now();
+        let (instance, ticket) = self.0.core.lock().choose(pool, first, now)?;
+        Ok((instance, AtInstance { balance: self.clone(), ticket: Some(ticket) }))
+    }
+
+    /// The instance with this key, chosen by another node; `table` says what is known of its
+    /// service, and is asked only when the instance is new.
+    pub(crate) fn take(
+        &self,
+        key: u64,
+        table: impl FnOnce(&mut dyn FnMut(&ServiceRoutes)),
+    ) -> Result<AtInstance, NoChoice> {
+        let now = self.now();
+        let mut taken = self.0.core.lock().take(key, now);
+        if taken == Err(NoChoice::None) {
+            table(&mut |table| self.0.core.lock().keep_in_step(table, now));
+            taken = self.0.core.lock().take(key, now);
+        }
+        Ok(AtInstance { balance: self.clone(), ticket: Some(taken?) })
+    }
+
+    /// Measures now and then how long work waits on the loop this runs on.
+    pub(crate) fn measure(&self) {
+        let saturated = self.0.saturated.load(Ordering::Relaxed);
+        let calls = self.0.calls.fetch_add(1, Ordering::Relaxed);
+        if !saturated && !calls.is_multiple_of(MEASURED) {
+            return;
+        }
+        if self.0.measuring.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let balance = self.clone();
+        tokio::spawn(async move {
+            let began = Instant::now();
+            // Back after everything that is ready now has had its turn.
+            tokio::task::yield_now().await;
+            let mut measured = balance.0.loop_.lock();
+            measured.0.round(began.elapsed());
+            balance.0.saturated.store(measured.0.is_saturated(), Ordering::Relaxed);
+            balance.0.measuring.store(false, Ordering::Relaxed);
+        });
+    }
+
+    /// Whether a call with so much time left is carried by this node.
+    ///
+    /// # Errors
+    /// [`Error::Saturated`] if not.
+    pub(crate) fn admit(&self, left: impl FnOnce() -> Option<Duration>) -> Result<(), Error> {
+        if !self.0.saturated.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut measured = self.0.loop_.lock();
+        let (saturation, chance) = &mut *measured;
+        match saturation.admit(left(), chance) {
+            Admission::Carried => Ok(()),
+            Admission::Late | Admission::Shed => {
+                Err(Error::Saturated { wait: saturation.standing() })
+            }
+        }
+    }
+}
+
+impl AtInstance {
+    /// Takes note of what became of the call; gives the load of the instance as it is here.
+    pub(crate) fn settle(&mut self, outcome: Outcome, report: Option<Report>) -> Report {
+        let now = self.balance.now();
+        let ticket = self.ticket.as_mut().expect("the ticket is there until the drop");
+        self.balance.0.core.lock().settle(ticket, outcome, report, now)
+    }
+
+    /// Whether the service may have one further attempt now; if so, that is one less.
+    pub(crate) fn may_try_again(&self) -> bool {
+        let ticket = self.ticket.as_ref().expect("the ticket is there until the drop");
+        self.balance.0.core.lock().may_try_again(ticket)
+    }
+
+    /// After how long a second instance may be asked as well.
+    pub(crate) fn hedge_after(&self) -> Option<Duration> {
+        let ticket = self.ticket.as_ref().expect("the ticket is there until the drop");
+        self.balance.0.core.lock().hedge_after(ticket)
+    }
+}
+
+impl Drop for AtInstance {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            let now = self.balance.now();
+            self.balance.0.core.lock().leave(ticket, now);
+        }
+    }
+}
