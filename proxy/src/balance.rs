@@ -46,7 +46,7 @@ pub use chance::Chance;
 pub use draw::Pool;
 pub use latency::{P95, PeakEwma};
 pub use locality::Spill;
-pub use rate::{Keyed, Rate, RateTable};
+pub use rate::{Rate, RateTable};
 pub use saturation::{Admission, Saturation};
 pub use settle::{Outcome, Report};
 pub use verdict::{Considered, Verdict};

@@ -2,6 +2,7 @@
 //! asks for, and have it answered by a service of ours or carried to another.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use http::header;
 use http::{HeaderMap, Method, Request, Uri};
@@ -25,7 +26,7 @@ impl Shared {
     /// # Errors
     /// [`Error`], to be said in the caller's protocol.
     pub(crate) async fn begin(
-        &self,
+        self: &Arc<Self>,
         mut head: Box<RequestHead>,
         body: Body,
         grpc: bool,
@@ -54,7 +55,8 @@ impl Shared {
         let source = Source::new(body, grpc.then_some(self.limits.message), &self.metrics.up);
         let source = source.replayable(self.limits.replay);
         let source = Box::new(source);
-        let mut call = Call { head, source, service, selector, grpc, idempotent };
+        let mut call = Call { head, source, service, selector, grpc, idempotent, ruled: None };
+        self.rule(&mut call, deadline).await?;
         let mut reply = self.carry(&mut call, deadline).await?;
         headers::clean_response(&mut reply.headers);
         Ok(reply)
@@ -73,9 +75,9 @@ impl Shared {
             }
         }
         if let Some((service, host_version)) = known {
-            let version = target::implied(head, grpc, host_version, &service);
+            let version = target::implied(head, grpc, host_version, service);
             let headers = &mut head.headers;
-            let selector = target::take_selector(headers, asked, version, &service, &routes)?;
+            let selector = target::take_selector(headers, asked, version, service, &routes)?;
             return Ok(Meaning::Service(service.name.as_str().to_owned(), selector));
         }
         let asked = target::names(head, grpc).next().map(str::to_owned);

@@ -22,6 +22,7 @@ use crate::headers::{MICRO_FROM_SERVICE, TRACEPARENT};
 use crate::heads::RequestHead;
 use crate::proxy::Shared;
 use crate::pump::Pump;
+use crate::ruled::Ruled;
 use crate::source::Source;
 use choose::Chosen;
 
@@ -34,6 +35,8 @@ pub(crate) struct Call {
     pub(crate) grpc: bool,
     /// Its caller said that doing it twice does no harm.
     pub(crate) idempotent: bool,
+    /// What a rule says of it.
+    pub(crate) ruled: Option<Box<Ruled>>,
 }
 
 /// A response that has begun.
@@ -80,6 +83,8 @@ impl Shared {
         call: &mut Call,
         deadline: &mut Deadline,
     ) -> Result<Reply, Error> {
+        let attempts = call.ruled.as_ref().and_then(|ruled| ruled.attempts);
+        let attempts = attempts.unwrap_or(self.limits.attempts) as usize;
         let mut tried = Tried::new();
         let mut first = None;
         loop {
@@ -88,7 +93,7 @@ impl Shared {
                 Err(error) => return Err(first.unwrap_or(error)),
             };
             tried.push(chosen.key);
-            let last = tried.len() >= self.limits.attempts as usize;
+            let last = tried.len() >= attempts;
             let ended = if call.idempotent && first.is_none() && !last {
                 // Boxed, for it is the rarer road and holds two attempts.
                 Box::pin(self.first_attempt(call, chosen, deadline, &mut tried)).await
@@ -100,7 +105,7 @@ impl Shared {
                 Err(fell) => fell,
             };
             let again = error.is_unseen() || call.idempotent && is_worth_repeating(&error);
-            let last = tried.len() >= self.limits.attempts as usize;
+            let last = tried.len() >= attempts;
             let source = source.filter(|_| again && !last);
             let error = first.get_or_insert(error);
             let Some(mut source) = source else { return Err(error.clone()) };

@@ -28,6 +28,14 @@ impl Deadline {
         Self { at, sleep: None }
     }
 
+    /// Makes it at most this long from now.
+    pub(crate) fn shorten(&mut self, most: Duration) {
+        let at = Instant::now().checked_add(most);
+        if let Some(at) = at.filter(|at| self.at.is_none_or(|before| *at < before)) {
+            *self = Self { at: Some(at), sleep: None };
+        }
+    }
+
     /// The same moment, to be waited for beside this one.
     pub(crate) fn again(&self) -> Self {
         Self { at: self.at, sleep: None }

@@ -73,6 +73,14 @@ pub enum Error {
         /// Until the next one is allowed.
         retry_after: Duration,
     },
+    /// A rule refuses the call, to show what that does.
+    #[error("rule {rule:?} refuses the call with {status}")]
+    Aborted {
+        /// The rule.
+        rule: String,
+        /// The HTTP status it says.
+        status: u16,
+    },
     /// The link to the service's node broke while the call was on it.
     #[error("lost the link to node {0} during the call")]
     LinkLost(NodeId),
@@ -153,6 +161,7 @@ impl Error {
             Self::NoService(_) => 1203,
             Self::Overloaded { .. } | Self::Saturated { .. } => 1305,
             Self::RateLimited { .. } => 1306,
+            Self::Aborted { .. } => 1307,
             Self::Fault(fault) => fault.code,
         }
     }
@@ -170,6 +179,7 @@ impl Error {
             | Self::Overloaded { .. }
             | Self::Saturated { .. }
             | Self::RateLimited { .. }
+            | Self::Aborted { .. }
             | Self::TooManyHops
             | Self::Stranger(_)
             | Self::Draining => true,
@@ -207,6 +217,7 @@ impl Error {
             | Self::TurnedAway(_)
             | Self::Deadline
             | Self::LinkLost(_)
+            | Self::Aborted { .. }
             | Self::TooManyHops
             | Self::Malformed(_)
             | Self::Filter { .. }
@@ -259,6 +270,9 @@ impl Error {
     #[must_use]
     pub fn http_status(&self) -> http::StatusCode {
         use http::StatusCode as S;
+        if let Self::Aborted { status, .. } = self {
+            return S::from_u16(*status).unwrap_or(S::INTERNAL_SERVER_ERROR);
+        }
         match self.code() {
             1002 | 1203 => S::NOT_FOUND,
             1003 | 1004 | 1013 | 1305 => S::SERVICE_UNAVAILABLE,
@@ -276,6 +290,17 @@ impl Error {
     /// The gRPC status that says it.
     #[must_use]
     pub fn grpc_status(&self) -> u8 {
+        if let Self::Aborted { status, .. } = self {
+            // As clients read a status without one of gRPC ("HTTP to gRPC Status Code Mapping").
+            return match status {
+                400 => 13,
+                401 => 16,
+                403 => 7,
+                404 => 12,
+                429 | 502..=504 => 14,
+                _ => 2,
+            };
+        }
         match self.code() {
             1002 | 1203 => 5,
             1003 | 1004 | 1007 | 1013 => 14,

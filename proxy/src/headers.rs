@@ -15,6 +15,7 @@ pub(crate) const MICRO_ERROR: HeaderName = HeaderName::from_static("micro-error"
 pub(crate) const MICRO_NAMESPACE: HeaderName = HeaderName::from_static("micro-namespace");
 pub(crate) const MICRO_IDEMPOTENT: HeaderName = HeaderName::from_static("micro-idempotent");
 pub(crate) const MICRO_FROM_SERVICE: HeaderName = HeaderName::from_static("micro-from-service");
+pub(crate) const MICRO_MIRROR: HeaderName = HeaderName::from_static("micro-mirror");
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// `micro-*` headers that programs may send: what go-micro programs say to one another

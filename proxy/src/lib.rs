@@ -50,6 +50,7 @@ mod pump;
 pub mod registrar;
 mod relay;
 pub mod routes;
+mod ruled;
 mod sink;
 mod socket;
 mod source;

@@ -78,6 +78,8 @@ pub(crate) struct Metrics {
     turned: Family<TurnedLabels, Counter>,
     retries: Counter,
     hedges: Counter,
+    mirrored: Counter,
+    mirror_missed: Counter,
     denied: Counter,
     pub(crate) up: Counter,
     pub(crate) down: Counter,
@@ -99,6 +101,8 @@ impl Metrics {
             turned: Family::default(),
             retries: Counter::default(),
             hedges: Counter::default(),
+            mirrored: Counter::default(),
+            mirror_missed: Counter::default(),
             denied: Counter::default(),
             up: Counter::default(),
             down: Counter::default(),
@@ -116,6 +120,10 @@ impl Metrics {
         registry.register("retries", "Calls tried at a further instance", self.retries.clone());
         let help = "Calls for which a second instance was asked beside a slow first";
         registry.register("hedges", help, self.hedges.clone());
+        let help = "Copies of calls sent elsewhere by a rule";
+        registry.register("mirrored", help, self.mirrored.clone());
+        let help = "Calls of which no copy was sent, for their body was long or not there yet";
+        registry.register("mirror_missed", help, self.mirror_missed.clone());
         let help = "Further attempts not made, for the budget of the service was used up";
         registry.register("retries_denied", help, self.denied.clone());
         registry.register("in_flight", "Calls being carried now", self.in_flight.clone());
@@ -141,6 +149,14 @@ impl Metrics {
         self.retries.inc();
     }
 
+    pub(crate) fn mirrored(&self) {
+        self.mirrored.inc();
+    }
+
+    pub(crate) fn mirror_missed(&self) {
+        self.mirror_missed.inc();
+    }
+
     pub(crate) fn hedge(&self) {
         self.hedges.inc();
     }
@@ -161,6 +177,7 @@ impl From<&Error> for Outcome {
             1003 | 1004 | 1013 => Self::Unavailable,
             1005 => Self::Deadline,
             1305 | 1306 => Self::Overloaded,
+            1307 => Self::Rejected,
             1008..=1011 | 1015 => Self::Rejected,
             1014 => Self::Cancelled,
             _ => Self::Broken,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
-use proto::NodeId;
+use proto::{LabelSet, NodeId};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tunnel::{Incoming, Tunnel};
@@ -57,7 +57,11 @@ pub struct Proxy(pub(crate) Arc<Shared>);
 /// What every call needs.
 pub(crate) struct Shared {
     pub(crate) me: NodeId,
+    /// The same, as text.
+    pub(crate) me_text: String,
     pub(crate) node_name: String,
+    /// What a node that is not in the table yet is labelled with.
+    pub(crate) no_labels: LabelSet,
     pub(crate) routes: Arc<Published>,
     pub(crate) tunnel: Tunnel,
     pub(crate) own: Option<Own>,
@@ -81,6 +85,8 @@ impl Proxy {
         let load = || Arc::new(Load::new(metrics.in_flight.clone()));
         Self(Arc::new(Shared {
             me: config.me,
+            me_text: config.me.to_string(),
+            no_labels: LabelSet::default(),
             node_name: config.node_name,
             routes: config.routes,
             tunnel: config.tunnel,

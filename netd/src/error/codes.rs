@@ -126,6 +126,18 @@ pub const CODES: &[Explained] = &[
         "retry after the time the answer names, add instances, or raise proxy.http.max_inflight",
     ),
     one(
+        "M1306",
+        "above the rate limit",
+        "a rule lets so many calls through in a second, and this was one more",
+        "retry after the time the answer names, or change the rule",
+    ),
+    one(
+        "M1307",
+        "refused by a rule",
+        "a rule of the service refuses this call on purpose, with the status it names",
+        "take the abort out of the rule; its name stands in the error",
+    ),
+    one(
         "M2001",
         "peer unreachable",
         "nothing answered at the addresses tried: wrong address, a firewall, or the node is down",

@@ -20,16 +20,39 @@ pub(super) const SCAN: usize = 256;
 /// The one place that knows how candidates lie in their table.
 #[derive(Clone, Copy, Debug)]
 pub struct Pool<'a, F> {
+    candidates: Candidates<'a>,
     table: &'a ServiceRoutes,
     /// The locality of the nearest.
     nearest: u32,
+    /// Calls of one number go to one instance, while it takes them.
+    affinity: Option<u64>,
+    /// Loads, in percent, from which on and below which calls spill over.
+    spill: Option<(u8, u8)>,
     fits: F,
 }
 
 impl<'a, F: Fn(&Instance) -> bool> Pool<'a, F> {
-    /// Those of `candidates` that `fits` accepts; `fits` also says whether the selector matches.
+    /// Those of `candidates` that `fits` accepts.
     pub fn new(candidates: &Candidates<'a>, fits: F) -> Self {
-        Self { table: candidates.service(), nearest: candidates.first().group, fits }
+        let (table, nearest) = (candidates.service(), candidates.first().group);
+        Self { candidates: *candidates, table, nearest, affinity: None, spill: None, fits }
+    }
+
+    /// With calls of this number going to the same instance.
+    #[must_use]
+    pub fn sticking(self, affinity: Option<u64>) -> Self {
+        Self { affinity, ..self }
+    }
+
+    /// With these loads, in percent, as those above and below which more and fewer spill over.
+    #[must_use]
+    pub fn spilling(self, spill: Option<(u8, u8)>) -> Self {
+        Self { spill, ..self }
+    }
+
+    /// Whether the instance at this place of the table is one of them.
+    fn has(&self, at: usize) -> bool {
+        self.candidates.has(at) && (self.fits)(&self.table.instances[at])
     }
 
     pub(super) fn table(&self) -> &'a ServiceRoutes {
@@ -38,20 +61,19 @@ impl<'a, F: Fn(&Instance) -> bool> Pool<'a, F> {
 
     /// The first in `range` that fits, from a place that `chance` chooses evenly, going round.
     fn pick(&self, range: &Range<usize>, chance: u64) -> Option<usize> {
-        let start = (u128::from(chance) * range.len() as u128 >> 64) as usize + range.start;
+        let start = ((u128::from(chance) * range.len() as u128) >> 64) as usize + range.start;
         self.next(range, start)
     }
 
     /// The first that fits from `start` on, going round `range`.
     fn next(&self, range: &Range<usize>, start: usize) -> Option<usize> {
-        let fits = |at: &usize| (self.fits)(&self.table.instances[*at]);
+        let fits = |at: &usize| self.has(*at);
         (start..range.end).find(fits).or_else(|| (range.start..start.min(range.end)).find(fits))
     }
 
     /// Places of all that fit, nearest first.
     pub(super) fn all(&self) -> impl Iterator<Item = usize> {
-        let reachable = self.table.reachable();
-        (0..reachable.len()).filter(|at| (self.fits)(&reachable[*at]))
+        (0..self.table.reachable().len()).filter(|at| self.has(*at))
     }
 }
 
@@ -73,15 +95,20 @@ impl Balancer {
         pool: &Pool<'_, impl Fn(&Instance) -> bool>,
         now: Time,
     ) -> Result<(usize, bool), NoChoice> {
+        if let Some(found) = pool.affinity.and_then(|key| self.stick(service, pool, key, now)) {
+            return Ok(found);
+        }
         // With the spill of each locality, then without: farther ones may have nothing that fits.
         for spills in [true, false] {
             let count = self.services[service as usize].groups.len();
             let mut spilled = false;
             for at in 0..count {
-                let group = self.services[service as usize].groups[at];
+                let group = &mut self.services[service as usize].groups[at];
                 if group.id < pool.nearest {
                     continue;
                 }
+                group.spill.set(pool.spill);
+                let group = *group;
                 let share = group.spill.share();
                 if spills && share > 0.0 && at + 1 < count && self.chance.hits(share) {
                     spilled = true;
@@ -96,6 +123,21 @@ impl Balancer {
             }
         }
         self.last_resort(service, pool)
+    }
+
+    /// Of those that take a call the one that `key` and its own key together like best (highest
+    /// random weight, Thaler and Ravishankar 1998): when one goes, only its keys move.
+    #[cold]
+    fn stick(
+        &self,
+        service: u32,
+        pool: &Pool<'_, impl Fn(&Instance) -> bool>,
+        key: u64,
+        now: Time,
+    ) -> Option<(usize, bool)> {
+        let ready = pool.all().take(SCAN).filter(|at| self.ready(service, *at, now) == Ready::Yes);
+        let liking = |at: &usize| proto::rule::mix(key ^ pool.table.instances[*at].key.0);
+        ready.max_by_key(liking).map(|at| (at, false))
     }
 
     fn draw_in(
@@ -153,7 +195,7 @@ impl Balancer {
         let round = (start..range.end).chain(range.start..start);
         let typical = self.services[service as usize].typical;
         let mut best: Option<(usize, f32)> = None;
-        for at in round.filter(|at| (pool.fits)(&pool.table.instances[*at])).take(SCAN) {
+        for at in round.filter(|at| pool.has(*at)).take(SCAN) {
             match self.ready(service, at, now) {
                 Ready::Yes => {
                     let cost = self.slot_of(service, at).cost(typical, now);
@@ -182,7 +224,7 @@ impl Balancer {
             let range = group.start as usize..group.end as usize;
             let Some(start) = pool.pick(&range, self.chance.draw()) else { continue };
             let round = (start..range.end).chain(range.start..start);
-            for at in round.filter(|at| (pool.fits)(&pool.table.instances[*at])).take(SCAN) {
+            for at in round.filter(|at| pool.has(*at)).take(SCAN) {
                 if self.slot_of(service, at).in_flight < self.limit {
                     return Ok((at, false));
                 }

@@ -6,10 +6,11 @@ use proto::Time;
 
 use super::latency::decay;
 
-/// Above this load the share rises: the threshold that `why` and the documents name.
-const SPILL_FROM: f32 = 0.8;
-/// Below this much less it falls. Between, noise of the load moves nothing.
-const HYSTERESIS: f32 = 0.2;
+/// Above this load the share rises, unless a rule says otherwise: the threshold that `why` and the
+/// documents name.
+const ABOVE: f32 = 0.8;
+/// Below this one it falls. Between, noise of the load moves nothing.
+const BELOW: f32 = 0.6;
 /// From the threshold to here the share goes from none to all. A ramp, so that all callers, who see
 /// the same load, come to rest at the same share; a step would send all of them away together.
 const RAMP: f32 = 0.2;
@@ -22,14 +23,30 @@ const AWAY: f32 = 0.5;
 const BACK: f32 = 0.1;
 
 /// The share of a locality's calls that goes on to the next.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Spill {
     load: f32,
     share: f32,
     at: Time,
+    above: f32,
+    below: f32,
+}
+
+impl Default for Spill {
+    fn default() -> Self {
+        Self { load: 0.0, share: 0.0, at: Time::ZERO, above: ABOVE, below: BELOW }
+    }
 }
 
 impl Spill {
+    /// Sets the loads, in percent, above which the share rises and below which it falls; `None`:
+    /// those of every service without a rule.
+    pub(super) fn set(&mut self, thresholds: Option<(u8, u8)>) {
+        let part = |percent: u8| f32::from(percent) / 100.0;
+        let set = thresholds.map_or((ABOVE, BELOW), |(above, below)| (part(above), part(below)));
+        (self.above, self.below) = set;
+    }
+
     /// Takes note of the load that one answer told: calls at the instance by its limit.
     pub fn observe(&mut self, load: f32, now: Time) {
         let passed = now.since(self.at);
@@ -37,8 +54,8 @@ impl Spill {
         let load = load.clamp(0.0, 1.0);
         self.load = load + (self.load - load) * decay(passed, SMOOTH);
         // The share may be anything between two ramps, and is moved only by the one it touches.
-        let wanted = self.share.max(ramp(self.load, SPILL_FROM));
-        let wanted = wanted.min(ramp(self.load, SPILL_FROM - HYSTERESIS)).min(MOST);
+        let wanted = self.share.max(ramp(self.load, self.above));
+        let wanted = wanted.min(ramp(self.load, self.below)).min(MOST);
         let seconds = passed.as_secs_f32().min(1.0);
         self.share = wanted.clamp(self.share - BACK * seconds, self.share + AWAY * seconds);
     }

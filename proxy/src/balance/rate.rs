@@ -28,17 +28,6 @@ impl Rate {
     }
 }
 
-/// Whose calls of what are counted together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Keyed<'a> {
-    /// Who calls.
-    pub caller: &'a str,
-    /// Which service; empty: whatever it calls.
-    pub service: &'a str,
-    /// Which endpoint of it; empty: whichever.
-    pub endpoint: &'a str,
-}
-
 /// What each key used of its rate: GCRA (ITU-T I.371, annex A), one number a key.
 ///
 /// The table has a fixed size. A key whose pace has caught up gives its cell up, for it is as if it
@@ -66,11 +55,11 @@ impl RateTable {
         Self { cells, hasher: FixedState::with_seed(seed) }
     }
 
-    /// Counts a call of `key`.
+    /// Counts a call of `key`, the number of whatever calls are counted together.
     ///
     /// # Errors
     /// How long to wait, if the call is above the rate; it is not counted then.
-    pub fn check(&mut self, key: Keyed<'_>, rate: Rate, now: Time) -> Result<(), Duration> {
+    pub fn check(&mut self, key: u64, rate: Rate, now: Time) -> Result<(), Duration> {
         let now = now.as_micros().saturating_mul(1_000);
         let cell = self.cell(self.hasher.hash_one(key), now);
         let due = cell.due.max(now);
@@ -99,8 +88,8 @@ impl RateTable {
 mod tests {
     use super::*;
 
-    fn key(caller: &str) -> Keyed<'_> {
-        Keyed { caller, service: "shop", endpoint: "Shop.Buy" }
+    fn key(caller: &str) -> u64 {
+        proto::rule::stable_hash("shop", caller)
     }
 
     fn at(millis: u64) -> Time {

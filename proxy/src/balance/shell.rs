@@ -1,18 +1,22 @@
 //! The core as the data plane has it: with the time, behind one lock that is held for a choice.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use proto::Time;
 use router::{Instance, ServiceRoutes};
 
-use super::{Admission, Balancer, Chance, NoChoice, Outcome, Pool, Report, Saturation, Ticket};
+use super::{
+    Admission, Balancer, Chance, NoChoice, Outcome, Pool, RateTable, Report, Saturation, Ticket,
+};
 use crate::error::Error;
 
 /// How often the loop is measured while it is not saturated: once in so many calls.
 const MEASURED: u32 = 64;
+/// Keys of rate limits that are told apart at a time.
+const RATED: usize = 8_192;
 
 /// The choice among instances. A handle.
 #[derive(Clone)]
@@ -22,6 +26,10 @@ struct Inner {
     core: Mutex<Balancer>,
     start: Instant,
     loop_: Mutex<(Saturation, Chance)>,
+    /// Made with the first limit: most nodes have none.
+    rates: OnceLock<Mutex<RateTable>>,
+    seed: u64,
+    throws: AtomicU64,
     saturated: AtomicBool,
     measuring: AtomicBool,
     calls: AtomicU32,
@@ -41,6 +49,9 @@ impl Balance {
             core: Mutex::new(Balancer::new(seed, limit)),
             start: Instant::now(),
             loop_: Mutex::new((Saturation::default(), Chance::new(!seed))),
+            rates: OnceLock::new(),
+            seed,
+            throws: AtomicU64::new(seed),
             saturated: AtomicBool::new(false),
             measuring: AtomicBool::new(false),
             calls: AtomicU32::new(0),
@@ -49,6 +60,20 @@ impl Balance {
 
     fn now(&self) -> Time {
         Time::ZERO + self.0.start.elapsed()
+    }
+
+    /// Looks into the table of rate limits.
+    pub(crate) fn rates<T>(&self, look: impl FnOnce(&mut RateTable, Time) -> T) -> T {
+        let now = self.now();
+        let rates = self.0.rates.get_or_init(|| Mutex::new(RateTable::new(RATED, self.0.seed)));
+        look(&mut rates.lock(), now)
+    }
+
+    /// A number for one call, even among all.
+    pub(crate) fn chance(&self) -> u64 {
+        // SplitMix64 without its end, which `mix` is.
+        let next = self.0.throws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        proto::rule::mix(next)
     }
 
     /// An instance of `pool`: see [`Balancer::choose`].

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use proto::NodeId;
 use proto::record::Protocol;
-use router::{Instance, Lookup};
+use router::{Candidates, Instance, Lookup};
 
 use super::{Call, Tried};
 use crate::balance::shell::AtInstance;
 use crate::balance::{NoChoice, Pool};
 use crate::error::Error;
 use crate::proxy::Shared;
+use crate::ruled::Fields;
 
 /// An instance that is to take a call, which counts there already.
 pub(crate) struct Chosen {
@@ -33,7 +34,13 @@ impl Shared {
     pub(super) fn choose(&self, call: &Call, tried: &Tried) -> Result<Chosen, Error> {
         let routes = self.routes.load();
         let service = || call.service.clone();
-        let candidates = match routes.lookup(&call.service, &call.selector) {
+        let fields = Fields(&call.head.headers);
+        let ruled = call.ruled.as_deref();
+        let lookup = match ruled {
+            Some(ruled) => self.decide(call, ruled, &fields, &routes).lookup,
+            None => routes.lookup(&call.service, &call.selector),
+        };
+        let candidates = match lookup {
             Lookup::Unknown => return Err(Error::NoService(service())),
             Lookup::NoMatch(found) => {
                 let selector = call.selector.to_string();
@@ -43,31 +50,36 @@ impl Shared {
             Lookup::Unreachable(_) => return Err(Error::NoPath(service())),
             Lookup::Found(candidates) => candidates,
         };
-        let any = call.selector.is_empty();
-        let pool = Pool::new(&candidates, |instance: &Instance| {
-            delivers(instance.protocol, call.grpc)
-                && !tried.contains(&instance.key.0)
-                && (any || call.selector.matches(&instance.labels))
-        });
-        let (instance, at) =
-            self.balance.choose(&pool, tried.is_empty()).map_err(|none| match none {
+        let fits = |instance: &Instance| {
+            delivers(instance.protocol, call.grpc) && !tried.contains(&instance.key.0)
+        };
+        let affinity = ruled.and_then(|ruled| ruled.affinity);
+        let spill = ruled.and_then(|ruled| ruled.spill);
+        let choose = |candidates: &Candidates<'_>| {
+            let pool = Pool::new(candidates, fits).sticking(affinity).spilling(spill);
+            let (instance, at) = self.balance.choose(&pool, tried.is_empty())?;
+            Ok(Chosen {
+                key: instance.key.0,
+                id: Arc::clone(&instance.id),
+                node: instance.node,
+                here: instance.here,
+                address: Arc::clone(&instance.address),
+                protocol: instance.protocol,
+                at,
+                others: candidates.service().instances.len() > tried.len() + 1,
+            })
+        };
+        choose(&candidates)
+            // Where none of the preferred takes it, any other is better than an error.
+            .or_else(|none| candidates.widened().map_or(Err(none), |wider| choose(&wider)))
+            .map_err(|none| match none {
                 NoChoice::Full(limit) => Error::Overloaded { what: "the instance is", limit },
                 NoChoice::None => {
                     let selector = if call.grpc { "gRPC" } else { "a protocol that is delivered" };
                     let (service, selector) = (service(), selector.to_owned());
                     Error::NoMatch { service, selector, mismatch: None }
                 }
-            })?;
-        Ok(Chosen {
-            key: instance.key.0,
-            id: Arc::clone(&instance.id),
-            node: instance.node,
-            here: instance.here,
-            address: Arc::clone(&instance.address),
-            protocol: instance.protocol,
-            at,
-            others: candidates.service().instances.len() > tried.len() + 1,
-        })
+            })
     }
 }
 

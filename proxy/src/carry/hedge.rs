@@ -19,7 +19,7 @@ impl Shared {
     /// A copy of the call for a second instance, if it may be asked: the caller said that doing it
     /// twice does no harm, and the whole request is here. A request still being sent is not waited
     /// for, nor is one above [`crate::Limits::replay`].
-    pub(super) async fn twin(&self, call: &mut Call) -> Result<Option<Call>, Error> {
+    pub(crate) async fn twin(&self, call: &mut Call) -> Result<Option<Call>, Error> {
         let gathered = poll_fn(|cx| Poll::Ready(call.source.gather(cx))).await;
         gathered.map_err(|ended| super::leg::ended_early(ended).0)?;
         let Some(source) = call.source.copy() else { return Ok(None) };
@@ -30,6 +30,7 @@ impl Shared {
             selector: call.selector.clone(),
             grpc: call.grpc,
             idempotent: call.idempotent,
+            ruled: call.ruled.clone(),
         }))
     }
 

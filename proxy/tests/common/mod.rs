@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use proto::grant::{Issuer, Pattern};
 use proto::record::Protocol;
+use proto::rule::{Rule, RuleSet};
 use proto::sign::Sign;
 use proto::{Cost, Credential, Epoch, Grant, LabelSet, NodeId, Roles, UnixTime};
 use proxy::{Config, Limits, Proxy, Published};
@@ -43,6 +44,7 @@ pub struct World {
     pub here: Node,
     pub there: Node,
     offered: Mutex<Vec<Offer>>,
+    rules: Mutex<BTreeMap<String, Arc<RuleSet>>>,
 }
 
 pub struct Node {
@@ -74,7 +76,7 @@ impl World {
         let addresses = Arc::new(Mutex::new(BTreeMap::new()));
         let here = Node::start("here", &issuer, &desk, &addresses, &limits).await;
         let there = Node::start("there", &issuer, &desk, &addresses, &limits).await;
-        let world = Self { here, there, offered: Mutex::default() };
+        let world = Self { here, there, offered: Mutex::default(), rules: Mutex::default() };
         world.publish();
         world
     }
@@ -98,7 +100,16 @@ impl World {
         self.publish();
     }
 
+    /// Decides about the calls of a service.
+    pub fn rule(&self, service: &str, rules: Vec<Rule>) {
+        let set = RuleSet { revision: 1, rules };
+        set.check().unwrap();
+        self.rules.lock().unwrap().insert(service.to_owned(), Arc::new(set));
+        self.publish();
+    }
+
     fn publish(&self) {
+        let ruled = self.rules.lock().unwrap().clone();
         let offered = self.offered.lock().unwrap().clone();
         for (node, at) in [(&self.here, Place::Here), (&self.there, Place::There)] {
             let mut services: BTreeMap<String, Vec<Instance>> = BTreeMap::new();
@@ -127,6 +138,10 @@ impl World {
             let services = services.into_iter().map(|(name, instances)| {
                 let name: proto::ServiceName = name.parse().unwrap();
                 let routes = ServiceRoutes::new(name.clone(), 1, instances, Arc::from([]));
+                let routes = match ruled.get(name.as_str()) {
+                    Some(set) => routes.with_rules(Arc::clone(set), node.id),
+                    None => routes,
+                };
                 (name, Some(routes))
             });
             let nodes = [("here", self.here.id), ("there", self.there.id)];

@@ -36,6 +36,10 @@ impl Bits {
         Self(std::array::from_fn(|word| self.0[word] | other.0[word]))
     }
 
+    pub(super) fn has(self, place: usize) -> bool {
+        self.0[place / 64] >> (place % 64) & 1 == 1
+    }
+
     pub(super) fn is_empty(self) -> bool {
         self.0 == [0; WORDS]
     }
@@ -84,6 +88,7 @@ mod tests {
             let bits = Bits::range(start, end);
             let wanted: Vec<usize> = (start..end).collect();
             let nth: Vec<_> = (0..).map_while(|n| bits.nth(n)).collect();
+            assert!((0..BLOCK).all(|place| bits.has(place) == wanted.contains(&place)));
             let mut left = bits;
             let taken: Vec<_> = std::iter::from_fn(|| left.take()).collect();
             assert_eq!((nth, taken, bits.len()), (wanted.clone(), wanted.clone(), wanted.len()));

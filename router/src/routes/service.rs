@@ -164,6 +164,17 @@ impl ServiceRoutes {
     #[must_use]
     pub fn lookup<'a>(&'a self, query: impl Into<Query<'a>>) -> Lookup<'a> {
         let query = query.into();
+        match self.matching(query) {
+            Lookup::Found(found) if query.narrows() => Lookup::Found(found.narrowed()),
+            lookup @ (Lookup::Found(_)
+            | Lookup::Unknown
+            | Lookup::NoMatch(_)
+            | Lookup::Unreachable(_)) => lookup,
+        }
+    }
+
+    /// The instances that hold what is required, whatever is preferred.
+    fn matching<'a>(&'a self, query: Query<'a>) -> Lookup<'a> {
         for block in self.index.blocks(&query) {
             let held = self.required(block, &query);
             let Some(first) = held.first() else { continue };
@@ -172,8 +183,7 @@ impl ServiceRoutes {
                 return Lookup::Unreachable(self);
             }
             let bits = self.in_reach(block, held);
-            let found = Candidates { service: self, query, honoured: 0, block, bits };
-            return Lookup::Found(if query.narrows() { found.narrowed() } else { found });
+            return Lookup::Found(Candidates { service: self, query, honoured: 0, block, bits });
         }
         Lookup::NoMatch(self)
     }
@@ -304,6 +314,27 @@ impl<'a> Candidates<'a> {
             return held;
         }
         held.and(self.service.honoured(block, &self.query, self.honoured))
+    }
+
+    /// Whether the instance at this place of the service is among them. Places out of reach may
+    /// be, where they match.
+    #[must_use]
+    pub fn has(&self, place: usize) -> bool {
+        let Ok(block) = u32::try_from(place / BLOCK) else { return false };
+        let bits = if block == self.block { self.bits } else { self.held(block) };
+        bits.has(place % BLOCK)
+    }
+
+    /// All that hold what is required, whatever is preferred; `None` when that is what they are.
+    #[must_use]
+    pub fn widened(&self) -> Option<Self> {
+        if self.honoured == 0 {
+            return None;
+        }
+        match self.service.matching(self.query) {
+            Lookup::Found(wider) => Some(wider),
+            Lookup::Unknown | Lookup::NoMatch(_) | Lookup::Unreachable(_) => None,
+        }
     }
 
     /// What narrowed the choice, in turn, as text.

@@ -95,7 +95,7 @@ fn contradiction(selector: &Selector) -> Option<(String, String)> {
         exact.collect()
     };
     let mut excluding = pairs.filter(|(one, other)| {
-        let positive = |a: bool, b: bool| !one.is_negated() == a && !other.is_negated() == b;
+        let positive = |a: bool, b: bool| one.is_negated() != a && other.is_negated() != b;
         if one.key() != other.key() {
             return false;
         }

@@ -1,0 +1,223 @@
+//! What rules decide about one call: once, for all its attempts.
+//!
+//! ```text
+//! begin ─▶ rule ─▶ rate limit, abort, delay, timeout, a copy elsewhere ─▶ carry
+//!                                              each attempt: Routes::decide ─▶ candidates
+//! ```
+//!
+//! What is left to chance hangs on one number of the call, so every attempt is decided alike.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderValue};
+use proto::rule::Mirror;
+use router::{Decision, Headers, RequestView, Routes};
+
+use crate::balance::Rate;
+use crate::balance::shell::Balance;
+use crate::carry::Call;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::headers::{MICRO_FROM_SERVICE, MICRO_MIRROR};
+use crate::proxy::Shared;
+use crate::source::Source;
+
+/// A call that a rule is for.
+#[derive(Clone, Debug)]
+pub(crate) struct Ruled {
+    /// What chance decides by.
+    chance: u64,
+    endpoint: String,
+    caller: String,
+    /// Instances that may be asked, the first included.
+    pub(crate) attempts: Option<u32>,
+    /// Calls of the same number go to the same instance.
+    pub(crate) affinity: Option<u64>,
+    /// Loads, in percent, from which on and below which calls spill over.
+    pub(crate) spill: Option<(u8, u8)>,
+}
+
+/// What is to be done with a call before it is carried.
+struct First {
+    rule: String,
+    rate: Option<(Rate, u64)>,
+    abort: Option<u16>,
+    delay: Option<Duration>,
+    timeout: Option<Duration>,
+    mirror: Option<Mirror>,
+}
+
+impl Shared {
+    /// Does what rules want done before the call is carried, and notes the rest in it.
+    ///
+    /// # Errors
+    /// [`Error::RateLimited`] or [`Error::Aborted`] by a rule; [`Error::Deadline`] when that passes
+    /// while the call is held up.
+    pub(crate) async fn rule(
+        self: &Arc<Self>,
+        call: &mut Call,
+        deadline: &mut Deadline,
+    ) -> Result<(), Error> {
+        let Some((ruled, first)) = self.decided(call) else { return Ok(()) };
+        call.ruled = Some(Box::new(ruled));
+        // Boxed, for most calls have no rule.
+        Box::pin(self.first(call, first, deadline)).await
+    }
+
+    fn decided(&self, call: &Call) -> Option<(Ruled, First)> {
+        let routes = self.routes.load();
+        // Looked at before anything is made for it: most services have no rules.
+        routes.service(&call.service)?.rules()?;
+        let headers = &call.head.headers;
+        let caller = headers.get(MICRO_FROM_SERVICE).and_then(|caller| caller.to_str().ok());
+        let ruled = Ruled {
+            chance: self.balance.chance(),
+            endpoint: endpoint(call),
+            caller: caller.unwrap_or_default().to_owned(),
+            attempts: None,
+            affinity: None,
+            spill: None,
+        };
+        let fields = Fields(headers);
+        let decision = self.decide(call, &ruled, &fields, &routes);
+        let (rule, _) = decision.rule?;
+        let rate = decision.rate.map(|(rate, key)| {
+            let pace = Rate::new(rate.per_second, Duration::from_secs(1), rate.burst);
+            (pace, key ^ proto::rule::stable_hash(&call.service, ""))
+        });
+        let millis = |millis: u32| Duration::from_millis(u64::from(millis));
+        let first = First {
+            rule: rule.name.clone(),
+            rate,
+            abort: decision.abort.map(|abort| abort.status),
+            delay: decision.delay.map(|delay| millis(delay.millis)),
+            timeout: decision.timeout().map(millis),
+            mirror: decision.mirror.cloned(),
+        };
+        let attempts = decision.retries().map(|retries| u32::from(retries) + 1);
+        let affinity = decision.affinity;
+        let spill = decision.spill().map(|spill| (spill.above, spill.below));
+        Some((Ruled { attempts, affinity, spill, ..ruled }, first))
+    }
+
+    /// What becomes of an attempt of a call that rules are for.
+    pub(crate) fn decide<'a>(
+        &'a self,
+        call: &'a Call,
+        ruled: &'a Ruled,
+        fields: &'a Fields<'a>,
+        routes: &'a Routes,
+    ) -> Decision<'a> {
+        let view = RequestView {
+            endpoint: &ruled.endpoint,
+            headers: fields,
+            caller: &ruled.caller,
+            node_name: &self.node_name,
+            node_id: &self.me_text,
+            node_labels: routes.node(&self.me).map_or(&self.no_labels, |node| &node.labels),
+            selector: &call.selector,
+            chance: ruled.chance,
+        };
+        routes.decide(&call.service, &view, tunnel::config::wall())
+    }
+
+    async fn first(
+        self: &Arc<Self>,
+        call: &mut Call,
+        first: First,
+        deadline: &mut Deadline,
+    ) -> Result<(), Error> {
+        if let Some((rate, key)) = first.rate
+            && let Err(retry_after) = self.balance.pace(key, rate)
+        {
+            let what = format!("{} (rule {})", call.service, first.rule);
+            return Err(Error::RateLimited { what, retry_after });
+        }
+        if let Some(timeout) = first.timeout {
+            deadline.shorten(timeout);
+        }
+        if let Some(delay) = first.delay {
+            let held_up = async {
+                tokio::time::sleep(delay).await;
+                Ok(())
+            };
+            deadline.race(pin!(held_up)).await?;
+        }
+        if let Some(status) = first.abort {
+            return Err(Error::Aborted { rule: first.rule, status });
+        }
+        if let Some(mirror) = first.mirror {
+            self.mirror(call, mirror, deadline).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a copy of the call elsewhere, if all of it is here. Nobody waits for it, and no rule is
+    /// asked about it: a copy is not copied.
+    async fn mirror(
+        self: &Arc<Self>,
+        call: &mut Call,
+        mirror: Mirror,
+        deadline: &Deadline,
+    ) -> Result<(), Error> {
+        let Some(mut copy) = self.twin(call).await? else {
+            self.metrics.mirror_missed();
+            return Ok(());
+        };
+        copy.service = mirror.target.service.as_str().to_owned();
+        copy.selector = mirror.target.selector;
+        copy.ruled = None;
+        copy.head.headers.insert(MICRO_MIRROR, HeaderValue::from_static("1"));
+        self.metrics.mirrored();
+        let (shared, mut deadline) = (Arc::clone(self), deadline.again());
+        let patience = deadline.left().unwrap_or(MIRROR_WAIT).min(MIRROR_WAIT);
+        tokio::spawn(async move {
+            let answered = async {
+                let Ok(reply) = shared.carry(&mut copy, &mut deadline).await else { return };
+                // Read to its end, for a service that is cut off in the middle would notice.
+                let uncounted = prometheus_client::metrics::counter::Counter::default();
+                let mut body = Source::new(reply.body, None, &uncounted);
+                while let Some(Ok(_)) = std::future::poll_fn(|cx| body.poll_part(cx)).await {}
+            };
+            // Over or not, what comes back is thrown away.
+            let _ = tokio::time::timeout(patience, answered).await;
+        });
+        Ok(())
+    }
+}
+
+/// How long the answer to a copy is read.
+const MIRROR_WAIT: Duration = Duration::from_secs(30);
+
+/// `Struct.Method` of a gRPC path, the path itself otherwise.
+fn endpoint(call: &Call) -> String {
+    let path = call.head.path.path();
+    if !call.grpc {
+        return path.to_owned();
+    }
+    let mut parts = path.strip_prefix('/').unwrap_or(path).splitn(2, '/');
+    let (service, method) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let kind = service.rsplit_once('.').map_or(service, |(_, kind)| kind);
+    format!("{kind}.{method}")
+}
+
+/// The headers of a request, as rules see them.
+pub(crate) struct Fields<'a>(pub(crate) &'a HeaderMap);
+
+impl Headers for Fields<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.to_str().ok()
+    }
+}
+
+impl Balance {
+    /// Counts a call against a rate limit.
+    ///
+    /// # Errors
+    /// How long to wait.
+    fn pace(&self, key: u64, rate: Rate) -> Result<(), Duration> {
+        self.rates(|rates, now| rates.check(key, rate, now))
+    }
+}
