@@ -158,8 +158,16 @@ fn check_private(dir: &Path) -> Result<(), StateError> {
 }
 
 fn take_lock(path: &Path) -> io::Result<File> {
-    let file =
-        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    let open = || OpenOptions::new().read(true).open(path);
+    let file = match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+            open()?
+        }
+        opened => opened?,
+    };
+    // Held by one that only reads: a file open for writing keeps the whole file system from being
+    // made read-only.
     flock(&file, FlockOperation::NonBlockingLockExclusive)?;
     Ok(file)
 }

@@ -26,7 +26,7 @@ packages() {
     need() { command -v "$1" > /dev/null 2>&1 || want="$want $2"; }
     PATH=$PATH:/usr/sbin:/sbin:/usr/local/go/bin
     need nft nftables; need ip iproute2; need conntrack conntrack; need iptables-legacy iptables
-    need nginx nginx; need haproxy haproxy; need nghttp nghttp2-client; need h2load nghttp2-client
+    need dnsmasq dnsmasq-base; need nginx nginx; need haproxy haproxy; need nghttp nghttp2-client; need h2load nghttp2-client
     need wrk wrk; need slowhttptest slowhttptest; need curl curl; need ps procps; need sha256sum coreutils
     need node nodejs; need npm npm; need python3 python3
     ruby -e 'require "grpc"' 2> /dev/null || want="$want ruby-grpc"

@@ -234,6 +234,41 @@ impl Lab {
             .ok(&format!("waiting for {address}"));
     }
 
+    /// Has programs on `host` ask this name server, and no other.
+    ///
+    /// # Panics
+    /// If `/etc/netns`, from where `ip netns exec` takes such files, is not writable.
+    pub fn name_server(&self, host: Host, server: Ipv4Addr) {
+        let dir = netns_files(&self.namespace(host));
+        std::fs::create_dir_all(&dir).expect("root may write to /etc");
+        std::fs::write(dir.join("resolv.conf"), format!("nameserver {server}\n"))
+            .expect("root may write to /etc");
+    }
+
+    /// Drops DNS over UDP and TCP without a word, as a dead server does.
+    pub fn silence_dns(&self) {
+        self.nft("add rule inet lab fault meta l4proto { tcp, udp } th dport 53 drop");
+    }
+
+    /// Counts forwarded connections to TCP `port` from now on; read with [`Lab::counted`].
+    pub fn count_tcp(&self, port: u16) {
+        self.nft(&format!(
+            "add rule inet lab fault tcp dport {port} tcp flags syn counter comment \"counted\""
+        ));
+    }
+
+    /// The first packets of connections counted since [`Lab::count_tcp`].
+    ///
+    /// # Panics
+    /// If nothing is counted.
+    pub fn counted(&self) -> u64 {
+        let listed =
+            self.on_router(&["nft", "list", "chain", "inet", "lab", "fault"]).ok("nft list");
+        let packets =
+            listed.split("counter packets ").nth(1).and_then(|rest| rest.split(' ').next());
+        packets.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("nothing counted: {listed}"))
+    }
+
     /// Drops this share of all forwarded packets, at random; below 100.
     pub fn loss(&self, percent: u32) {
         self.nft(&format!("add rule inet lab fault numgen random mod 100 < {percent} drop"));
@@ -314,6 +349,13 @@ fn remove(namespace: &str) {
         }
     }
     run_ok("ip", &["netns", "del", namespace]);
+    // Most have none.
+    let _ = std::fs::remove_dir_all(netns_files(namespace));
+}
+
+/// Files of a namespace that `ip netns exec` puts over those in `/etc`.
+fn netns_files(namespace: &str) -> std::path::PathBuf {
+    Path::new("/etc/netns").join(namespace)
 }
 
 /// Removes namespaces whose test process is gone: a run that was killed could not do it itself.
