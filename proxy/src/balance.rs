@@ -37,6 +37,8 @@ mod saturation;
 mod service;
 mod settle;
 pub(crate) mod shell;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 pub use balancer::{Balancer, NoChoice, Ticket};

@@ -257,6 +257,18 @@ mod tests {
     }
 
     #[test]
+    fn a_response_head_comes_after_the_load_of_its_instance() {
+        let load = Load { in_flight: 3, limit: 4_096 };
+        let frames = response(StatusCode::OK, &HeaderMap::new(), Some(load)).unwrap();
+        let mut reader = Reader::with(frames);
+        let Ok(Some(Part::Load(body))) = reader.next() else { panic!("a load") };
+        assert_eq!(Load::read(&body), Some(load));
+        let Ok(Some(Part::Head(head))) = reader.next() else { panic!("a head") };
+        assert_eq!(read_response(head).unwrap().0, StatusCode::OK);
+        assert!(reader.is_between_frames());
+    }
+
+    #[test]
     fn names_and_values_that_http_forbids_are_refused() {
         for (name, value) in [("Upper", "x"), ("a b", "x"), ("x", "a\r\nb"), ("", "x")] {
             let mut out = BytesMut::new();

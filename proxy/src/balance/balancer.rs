@@ -163,7 +163,7 @@ impl Balancer {
 
     fn enter(&mut self, at: u32, probe: bool, now: Time) -> Ticket {
         let slot = &mut self.slots[at as usize];
-        slot.in_flight += 1;
+        slot.enter(now);
         self.services[slot.service as usize].in_flight += 1;
         if probe {
             slot.breaker.begin_probe();

@@ -6,11 +6,12 @@ use proto::Time;
 
 use super::latency::decay;
 
-/// What one call earns, in thousandths of an attempt: retries add at most a fifth to the load.
-const EARNED: f32 = 200.0;
+/// What one call earns, in thousandths of an attempt: retries add at most a fifth to the load, and
+/// a little less, for an attempt may fall into a second with fewer calls than the one that earned it.
+const EARNED: f32 = 190.0;
 /// Seldom calls earn by time instead, this much a second, or a service that is called once a
 /// minute could never be tried again. Of the two the larger counts, not the sum: whoever calls five
-/// times a second or more is bound by the fifth alone.
+/// times a second or more is bound by their number alone.
 const EARNED_A_SECOND: f32 = 1_000.0;
 /// What is there at the start, and what time alone can earn.
 const FLOOR: f32 = 10_000.0;
@@ -109,7 +110,7 @@ mod tests {
             let calls = milli - 9_999;
             assert!(extra <= calls / 5 + 5, "{extra} after {calls}");
         }
-        assert!(extra > 1_900, "and the fifth is there: {extra}");
+        assert!(extra > 1_800, "and the fifth is there: {extra}");
     }
 
     #[test]

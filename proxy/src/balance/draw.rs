@@ -12,6 +12,9 @@ use super::service::Group;
 /// Instances drawn before all of a locality are looked at. Of two draws that fail the third and
 /// fourth rarely do, unless most are out.
 const DRAWS: usize = 6;
+/// When both of two drawn are this much worse than what is usually chosen, another is drawn: with a
+/// tenth of all instances slow, one call in a hundred would go to one of two slow ones.
+const FAR_WORSE: f32 = 4.0;
 /// Instances looked at when drawing finds none, and in an explanation.
 pub(super) const SCAN: usize = 256;
 
@@ -148,7 +151,9 @@ impl Balancer {
         now: Time,
     ) -> Option<(usize, bool)> {
         let range = group.start as usize..group.end as usize;
+        // The best so far, and how many were drawn that could take the call.
         let mut one: Option<usize> = None;
+        let (mut least, mut drawn) = (f32::INFINITY, 0);
         for _ in 0..DRAWS {
             let chance = self.chance.draw();
             let mut at = pool.pick(&range, chance)?;
@@ -167,18 +172,19 @@ impl Balancer {
             if share < 1.0 && !self.chance.hits(share) {
                 continue;
             }
-            let Some(first) = one else {
-                one = Some(at);
-                continue;
-            };
-            let typical = self.services[service as usize].typical;
-            let cost = |at| self.slot_of(service, at).cost(typical, now);
-            return Some((if cost(at) < cost(first) { at } else { first }, false));
+            let known = &self.services[service as usize];
+            let cost = self.slot_of(service, at).cost(known.typical, now);
+            drawn += 1;
+            if cost < least {
+                (one, least) = (Some(at), cost);
+            }
+            if drawn >= 2 && least <= FAR_WORSE * known.usual {
+                break;
+            }
         }
-        match one {
-            Some(one) => Some((one, false)),
-            None => self.scan(service, &range, pool, now),
-        }
+        let Some(one) = one else { return self.scan(service, &range, pool, now) };
+        self.services[service as usize].chose(least);
+        Some((one, false))
     }
 
     /// The best of the locality, when drawing found none: from a random place, so that what lies

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proto::Time;
 
 use super::breaker::Breaker;
-use super::latency::{PeakEwma, decay};
+use super::latency::{PeakEwma, decay, micros};
 use super::settle::Report;
 
 /// How long a new instance, or one that came back, takes to get its whole share: caches, pools and
@@ -13,14 +13,23 @@ use super::settle::Report;
 pub(super) const SLOW_START: Duration = Duration::from_secs(10);
 /// The share with which it begins. Less would leave it without a call among many.
 const FIRST_SHARE: f32 = 0.1;
-/// How long a reported load is believed: some calls of other nodes end, others begin.
-const REPORT: Duration = Duration::from_secs(2);
-/// One part of the new in the smoothed success.
-const SUCCESS_PART: f32 = 1.0 / 8.0;
+/// A reported load is believed for about as long as the call took that brought it: by then the calls
+/// it counted have ended. Older ones are worse than none, for they send everybody the same way
+/// (Mitzenmacher, "How Useful Is Old Information"). At least this long, to be of any use.
+const REPORT: Duration = Duration::from_millis(10);
+/// How long a refusal for having too much to do is believed.
+const BUSY: Duration = Duration::from_millis(250);
+/// One part of a failure, and of a success, in the smoothed success. With many callers each sees few
+/// calls of an instance, and has to learn from one or two failures. It trusts again more slowly, or
+/// an instance that fails every other call would look well half of the time.
+const FAILURE_PART: f32 = 0.5;
+const SUCCESS_PART: f32 = 0.25;
 /// An instance that always fails is as bad as 1/0.05² = 400 times as slow.
 const LEAST_SUCCESS: f32 = 0.05;
-/// Outcomes are counted over about this long.
-const COUNTED: Duration = Duration::from_secs(10);
+/// A failure is forgiven after about this long.
+const FORGIVEN: Duration = Duration::from_secs(10);
+/// Outcomes are counted over about this long: some calls must come together to judge by.
+const COUNTED: Duration = Duration::from_secs(30);
 
 /// One instance, as calls from here see it.
 #[derive(Clone, Debug)]
@@ -39,12 +48,17 @@ pub(super) struct Slot {
     pub(super) breaker: Breaker,
     pub(super) latency: PeakEwma,
     pub(super) outcomes: Outcomes,
-    /// Smoothed share of calls that succeed.
+    /// Smoothed share of calls that succeed, as of its last failure or success.
     success: f32,
+    success_at: Time,
+    /// Calls that wait for their answer, and since when none came.
+    pub(super) waiting: u32,
+    silent_since: Time,
     ramp_until: Time,
     /// Calls there that are not ours, when that was reported, and the limit (0: none known).
     others: f32,
     reported_at: Time,
+    believed: Duration,
     limit: u32,
 }
 
@@ -62,9 +76,13 @@ impl Slot {
             latency: PeakEwma::default(),
             outcomes: Outcomes::default(),
             success: 1.0,
+            success_at: now,
+            waiting: 0,
+            silent_since: now,
             ramp_until: Time::ZERO,
             others: 0.0,
             reported_at: Time::ZERO,
+            believed: REPORT,
             limit: 0,
         }
     }
@@ -89,7 +107,35 @@ impl Slot {
     /// again, once for the harm.
     pub(super) fn cost(&self, typical: f32, now: Time) -> f32 {
         let before = self.in_flight as f32 + self.others(now);
-        self.latency.value(typical, now) * (before + 1.0) / (self.success * self.success)
+        let mut latency = self.latency.value(typical, now);
+        if self.waiting > 0 {
+            // Longer than this it takes: an instance that hangs is found out before it answers.
+            latency = latency.max(micros(now.since(self.silent_since)));
+        }
+        let success = self.success(now);
+        latency * (before + 1.0) / (success * success)
+    }
+
+    /// A call goes there.
+    pub(super) fn enter(&mut self, now: Time) {
+        self.in_flight += 1;
+        self.waiting += 1;
+        if self.waiting == 1 {
+            self.silent_since = now;
+        }
+    }
+
+    /// A call there waits no more.
+    pub(super) fn heard(&mut self, now: Time) {
+        self.waiting -= 1;
+        self.silent_since = now;
+    }
+
+    fn success(&self, now: Time) -> f32 {
+        if self.success > 0.99 {
+            return 1.0;
+        }
+        1.0 - (1.0 - self.success) * decay(now.since(self.success_at), FORGIVEN)
     }
 
     /// Whether it takes no call more: by our own limit, or by what it reported.
@@ -105,11 +151,12 @@ impl Slot {
         if self.others == 0.0 {
             return 0.0;
         }
-        self.others * decay(now.since(self.reported_at), REPORT)
+        self.others * decay(now.since(self.reported_at), self.believed)
     }
 
-    /// Takes note of what an answer told.
-    pub(super) fn report(&mut self, report: Report, now: Time) {
+    /// Takes note of what an answer told after `took`.
+    pub(super) fn report(&mut self, report: Report, took: Duration, now: Time) {
+        self.believed = took.max(REPORT);
         self.others = report.in_flight.saturating_sub(self.in_flight) as f32;
         self.limit = report.limit;
         self.reported_at = now;
@@ -119,17 +166,20 @@ impl Slot {
     pub(super) fn busy(&mut self, now: Time) {
         let limit = if self.limit > 0 { self.limit } else { self.in_flight.max(1) };
         let in_flight = limit.saturating_add(limit / 4).saturating_add(1);
-        self.report(Report { in_flight: self.in_flight.max(in_flight), limit }, now);
+        self.report(Report { in_flight: self.in_flight.max(in_flight), limit }, BUSY, now);
     }
 
-    pub(super) fn succeeded(&mut self) {
+    pub(super) fn succeeded(&mut self, now: Time) {
         self.consecutive = 0;
-        self.success += (1.0 - self.success) * SUCCESS_PART;
+        let success = self.success(now);
+        self.success = success + (1.0 - success) * SUCCESS_PART;
+        self.success_at = now;
     }
 
-    pub(super) fn failed(&mut self) {
+    pub(super) fn failed(&mut self, now: Time) {
         self.consecutive = self.consecutive.saturating_add(1);
-        self.success = (self.success * (1.0 - SUCCESS_PART)).max(LEAST_SUCCESS);
+        self.success = (self.success(now) * (1.0 - FAILURE_PART)).max(LEAST_SUCCESS);
+        self.success_at = now;
     }
 }
 
@@ -157,6 +207,12 @@ impl Outcomes {
         self.at = now;
         self.calls *= left;
         self.failures *= left;
+    }
+
+    /// The share of failures among the rest of `all`; `None` when there are too few to say.
+    pub(super) fn share_of_others(&self, all: &Self) -> Option<f32> {
+        let (calls, failures) = (all.calls - self.calls, all.failures - self.failures);
+        (calls >= 20.0).then(|| (failures / calls).clamp(0.0, 1.0))
     }
 
     /// Whether these are far worse than the rest of `all`: by three standard deviations of what the
@@ -197,7 +253,7 @@ mod tests {
         let now = Time::from_micros(1);
         let mut slot = Slot::new(1, 0, 0, now);
         slot.in_flight = 2;
-        slot.report(Report { in_flight: 10, limit: 10 }, now);
+        slot.report(Report { in_flight: 10, limit: 10 }, Duration::from_secs(2), now);
         assert!(slot.is_full(100, now));
         assert!((slot.cost(1_000.0, now) - 11_000.0).abs() < 1.0);
         let later = now + Duration::from_secs(10);

@@ -8,6 +8,9 @@ use proto::Time;
 /// and long beside the calls themselves, so that many calls share one judgement (Finagle, from
 /// which the idea comes, uses the same ten seconds).
 const TAU: Duration = Duration::from_secs(10);
+/// Without a sample it is forgotten in twice that time, however bad it was. Doublings of it, at most:
+/// one who is slow for ever is asked less and less often, every 80 s in the end.
+const PATIENCE: u8 = 2;
 
 /// A latency that jumps up to a worse sample at once and comes down with time, not with the number
 /// of samples: an instance that stalls is avoided after one slow answer, however seldom it is called.
@@ -16,12 +19,20 @@ pub struct PeakEwma {
     /// Microseconds; 0: nothing seen.
     micros: f32,
     at: Time,
+    /// How often hope was in vain.
+    patience: u8,
 }
 
 impl PeakEwma {
-    /// Takes a sample.
-    pub fn observe(&mut self, sample: Duration, now: Time) {
+    /// Takes a sample; `typical` as for [`PeakEwma::value`].
+    pub fn observe(&mut self, sample: Duration, typical: f32, now: Time) {
         let sample = micros(sample);
+        let believed = self.value(typical, now);
+        if sample > 1.5 * believed && believed < 0.5 * self.micros {
+            self.patience = (self.patience + 1).min(PATIENCE);
+        } else if sample < 2.0 * typical {
+            self.patience = 0;
+        }
         self.micros = if sample >= self.micros {
             sample
         } else {
@@ -31,9 +42,9 @@ impl PeakEwma {
     }
 
     /// Takes note that a call took longer than `elapsed`, without its end being known.
-    pub fn at_least(&mut self, elapsed: Duration, now: Time) {
+    pub fn at_least(&mut self, elapsed: Duration, typical: f32, now: Time) {
         if micros(elapsed) > self.micros {
-            self.observe(elapsed, now);
+            self.observe(elapsed, typical, now);
         }
     }
 
@@ -48,7 +59,9 @@ impl PeakEwma {
         if above <= 0.0 {
             return self.micros;
         }
-        typical + above * decay(now.since(self.at), TAU)
+        let horizon = micros(TAU * (2 << self.patience));
+        let left = (1.0 - now.since(self.at).as_micros() as f32 / horizon).max(0.0);
+        typical + above * left * left
     }
 }
 
@@ -114,10 +127,10 @@ mod tests {
         let mut latency = PeakEwma::default();
         let at = |seconds: u64| Time::from_micros(seconds * 1_000_000);
         assert!((latency.value(1_000.0, at(0)) - 1_000.0).abs() < 1.0, "nothing seen is typical");
-        latency.observe(10 * MILLI, at(1));
-        latency.observe(500 * MILLI, at(1));
+        latency.observe(10 * MILLI, 10_000.0, at(1));
+        latency.observe(500 * MILLI, 10_000.0, at(1));
         assert!((latency.value(10_000.0, at(1)) - 500_000.0).abs() < 1.0);
-        latency.observe(10 * MILLI, at(2));
+        latency.observe(10 * MILLI, 10_000.0, at(2));
         let after = latency.value(10_000.0, at(2));
         assert!((400_000.0..500_000.0).contains(&after), "{after}");
         assert!(latency.value(10_000.0, at(62)) < 20_000.0, "ordinary again after a minute");

@@ -19,7 +19,7 @@ const MOST: f32 = 0.95;
 /// How the load is smoothed: over many calls, and slow beside them.
 const SMOOTH: Duration = Duration::from_secs(1);
 /// Share a second, at most: quick away from overload, slow back.
-const AWAY: f32 = 0.5;
+const AWAY: f32 = 0.3;
 const BACK: f32 = 0.1;
 
 /// The share of a locality's calls that goes on to the next.
@@ -97,8 +97,8 @@ mod tests {
         assert!(live(&mut spill, 0.75, 0, 100).iter().all(|share| *share == 0.0));
         let up = live(&mut spill, 1.5, 100, 300);
         let last = *up.last().unwrap();
-        assert!((0.35..0.5).contains(&last), "1.5 of what there is room for: {last}");
-        assert!(up.windows(2).all(|two| (two[1] - two[0]).abs() <= 0.051), "no jump");
+        assert!((0.35..0.55).contains(&last), "1.5 of what there is room for: {last}");
+        assert!(up.windows(2).all(|two| (two[1] - two[0]).abs() <= 0.031), "no jump");
         let settled = &up[150..];
         let turns = settled.windows(3).filter(|w| (w[1] > w[0]) != (w[2] > w[1]) && w[0] != w[1]);
         assert_eq!(turns.count(), 0, "no oscillation: {settled:?}");

@@ -36,6 +36,8 @@ pub(super) struct Service {
     pub(super) refusing: u32,
     /// Smoothed latency, microseconds.
     pub(super) typical: f32,
+    /// Smoothed wait that was expected of the instances chosen, microseconds.
+    pub(super) usual: f32,
     pub(super) p95: P95,
     pub(super) budget: RetryBudget,
     pub(super) outcomes: Outcomes,
@@ -65,6 +67,7 @@ impl Service {
             ejected: 0,
             refusing: 0,
             typical: UNKNOWN,
+            usual: UNKNOWN,
             p95: P95::default(),
             budget: RetryBudget::new(now),
             outcomes: Outcomes::default(),
@@ -88,6 +91,11 @@ impl Service {
     /// Takes note of a latency.
     pub(super) fn observe(&mut self, micros: f32) {
         self.typical += (micros - self.typical) * TYPICAL_PART;
+    }
+
+    /// Takes note of the wait that is expected of an instance that was chosen.
+    pub(super) fn chose(&mut self, cost: f32) {
+        self.usual += (cost - self.usual) * TYPICAL_PART;
     }
 
     /// The localities of `table`, each with the share it had.

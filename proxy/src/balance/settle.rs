@@ -6,10 +6,6 @@ use super::balancer::{Balancer, Ticket};
 use super::breaker::{State, Why};
 use super::latency::micros;
 
-/// Failures in a row that eject an instance: Envoy's number. Five of an instance that fails one
-/// call in ten come once in 100 000.
-const CONSECUTIVE: u32 = 5;
-
 /// What became of a call at an instance, once it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -62,18 +58,19 @@ impl Balancer {
             return own;
         }
         ticket.settled = true;
+        slot.heard(now);
         let probe = std::mem::take(&mut ticket.probe);
         let took = now.since(ticket.began);
         let service = &mut self.services[slot.service as usize];
         if let Some(report) = report {
-            slot.report(report, now);
+            slot.report(report, took, now);
         }
         let failed = outcome == Outcome::TimedOut && service.p95.value().is_some_and(|p| took > p);
         match outcome {
-            Outcome::TimedOut if !failed => slot.latency.at_least(took, now),
+            Outcome::TimedOut if !failed => slot.latency.at_least(took, service.typical, now),
             Outcome::Answered => {
-                slot.latency.observe(took, now);
-                slot.succeeded();
+                slot.latency.observe(took, service.typical, now);
+                slot.succeeded(now);
                 slot.outcomes.count(false, now);
                 service.observe(micros(took));
                 service.p95.observe(took);
@@ -87,11 +84,12 @@ impl Balancer {
                 self.succeeded(ticket.slot, probe, ticket.began, now);
             }
             Outcome::Failed | Outcome::TimedOut => {
-                slot.latency.at_least(took, now);
-                slot.failed();
+                slot.latency.at_least(took, service.typical, now);
+                slot.failed(now);
                 slot.outcomes.count(true, now);
                 service.outcomes.count(true, now);
-                let why = if slot.consecutive >= CONSECUTIVE {
+                let of_others = slot.outcomes.share_of_others(&service.outcomes);
+                let why = if slot.consecutive >= in_a_row(of_others) {
                     Some(Why::Consecutive)
                 } else {
                     let worse = slot.outcomes.are_far_worse(&service.outcomes);
@@ -100,7 +98,7 @@ impl Balancer {
                 self.failed(ticket.slot, probe, why, now);
             }
             Outcome::Refused => {
-                slot.failed();
+                slot.failed(now);
                 self.failed(ticket.slot, probe, Some(Why::Refused), now);
             }
             Outcome::Busy => {
@@ -120,10 +118,12 @@ impl Balancer {
     pub fn leave(&mut self, ticket: Ticket, now: Time) {
         let slot = &mut self.slots[ticket.slot as usize];
         slot.in_flight -= 1;
-        self.services[slot.service as usize].in_flight -= 1;
+        let service = &mut self.services[slot.service as usize];
+        service.in_flight -= 1;
         if !ticket.settled {
+            slot.heard(now);
             // Longer than this it would have taken; an instance that never answers is found out.
-            slot.latency.at_least(now.since(ticket.began), now);
+            slot.latency.at_least(now.since(ticket.began), service.typical, now);
         }
         if ticket.probe {
             slot.breaker.lose_probe(now);
@@ -183,4 +183,14 @@ fn count(service: &mut super::service::Service, why: Option<Why>, by: i32) {
         None => return,
     };
     *counter = counter.saturating_add_signed(by);
+}
+
+/// Failures in a row that eject an instance, by the share of the others' calls that fail: so many
+/// that chance makes them once in ten thousand. Five at most, Envoy's number, and before it is known.
+fn in_a_row(of_others: Option<f32>) -> u32 {
+    match of_others {
+        Some(share) if share < 0.05 => 3,
+        Some(share) if share < 0.1 => 4,
+        Some(_) | None => 5,
+    }
 }

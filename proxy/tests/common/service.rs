@@ -1,6 +1,8 @@
 //! A gRPC service on the `h2` crate. What it does is in the method; what it saw is told.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -10,6 +12,9 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::grpc::{Reader, message};
+
+/// Races that have begun.
+static RACES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// What happened at a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +110,18 @@ async fn serve(
                 tell(Seen::Message(text));
             }
             tell(Seen::HalfClosed);
+            let _ = send.send_trailers(trailers("0"));
+        }
+        // The first that is asked with this `x-race` never answers, the others mirror.
+        "Race" => {
+            let race = parts.headers["x-race"].to_str().unwrap().to_owned();
+            if RACES.lock().unwrap().insert(race) {
+                let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+                return tell(Seen::Reset);
+            }
+            let text = reader.next(&mut body).await.unwrap_or_default();
+            let mut send = respond.send_response(head.body(()).unwrap(), false).unwrap();
+            send_all(&mut send, message(&text)).await;
             let _ = send.send_trailers(trailers("0"));
         }
         // Never answers; tells when it is given up.
