@@ -179,10 +179,11 @@ async fn unless_stopped<T>(
     mut begin: Pin<&mut impl Future<Output = Result<T, Error>>>,
 ) -> Result<T, Error> {
     poll_fn(|cx| {
-        if let Poll::Ready(begun) = begin.as_mut().poll(cx) {
-            return Poll::Ready(begun);
+        // First: what was given up already is not to be begun, or an instance sees its reset at once.
+        if sink.half().poll_stopped(cx).is_ready() {
+            return Poll::Ready(Err(Error::Cancelled));
         }
-        sink.half().poll_stopped(cx).map(|_| Err(Error::Cancelled))
+        begin.as_mut().poll(cx)
     })
     .await
 }
@@ -195,7 +196,7 @@ async fn respond(
     grpc: bool,
     deadline: &mut Deadline,
 ) -> Result<(), Error> {
-    let Reply { status, headers, body, mut upload, held } = reply;
+    let Reply { status, headers, body, mut upload, mut held } = reply;
     let Ok(frame) = heads::response(status, &headers, Some(load.into())) else {
         let error = Error::HeadTooLarge(proto::exchange::MAX_HEAD);
         fail(shared, &error, &mut sink).await;
@@ -206,8 +207,10 @@ async fn respond(
     let source = source.of_service();
     let mut download = Pump::new(Box::new(source), Sink::Stream(sink));
     let moved = relay::both_ways(&mut download, &mut upload, deadline).await;
-    if let (Err(error), Sink::Stream(sink)) = (&moved, download.sink()) {
-        fail(shared, error, sink).await;
+    match (&moved, download.sink()) {
+        (Ok(()), _) if upload.is_none() => held.ended(),
+        (Err(error), Sink::Stream(sink)) => fail(shared, error, sink).await,
+        (_, _) => {}
     }
     drop(held);
     moved

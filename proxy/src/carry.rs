@@ -54,7 +54,16 @@ pub(crate) struct Reply {
 #[derive(Default)]
 pub(crate) struct Held {
     pub(crate) instance: Option<AtInstance>,
-    pub(crate) _stream: Option<Lease>,
+    pub(crate) stream: Option<Lease>,
+}
+
+impl Held {
+    /// The call has ended as it should: nothing of it has to be given up.
+    pub(crate) fn ended(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.ended();
+        }
+    }
 }
 
 /// An attempt that came to nothing. With the request, if it can be sent again from its start.

@@ -2,6 +2,7 @@
 
 pub(crate) mod http1;
 pub(crate) mod http2;
+mod resets;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

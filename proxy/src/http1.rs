@@ -144,7 +144,7 @@ fn respond(
         began,
         outcome: Outcome::Cancelled,
         _upload: upload.map(Uploading::start),
-        _held: held,
+        held,
         _counted: counted,
     };
     let mut call = Box::new(call);
@@ -171,12 +171,15 @@ struct Ongoing {
     began: Instant,
     outcome: Outcome,
     _upload: Option<Uploading>,
-    _held: Held,
+    held: Held,
     _counted: InFlight,
 }
 
 impl Drop for Ongoing {
     fn drop(&mut self) {
+        if self.outcome == Outcome::Answered {
+            self.held.ended();
+        }
         self.shared.metrics.call(Face::Http1, self.outcome, self.began.elapsed());
     }
 }

@@ -215,10 +215,11 @@ async fn unless_reset(
     mut begin: Pin<&mut impl Future<Output = Result<Reply, Error>>>,
 ) -> Result<Reply, Error> {
     poll_fn(|cx| {
-        if let Poll::Ready(begun) = begin.as_mut().poll(cx) {
-            return Poll::Ready(begun);
+        // First: what was given up already is not to be begun, or an instance sees its reset at once.
+        if respond.poll_reset(cx).is_ready() {
+            return Poll::Ready(Err(Error::Cancelled));
         }
-        respond.poll_reset(cx).map(|_| Err(Error::Cancelled))
+        begin.as_mut().poll(cx)
     })
     .await
 }
@@ -231,7 +232,7 @@ async fn respond_with(
     grpc: bool,
     deadline: &mut Deadline,
 ) -> Result<(), Error> {
-    let Reply { status, headers, body, mut upload, held } = reply;
+    let Reply { status, headers, body, mut upload, mut held } = reply;
     let mut response = Response::new(());
     *response.status_mut() = status;
     // A gRPC response whose head has a status is that head and nothing more ("Trailers-Only"), and
@@ -244,8 +245,10 @@ async fn respond_with(
     let mut download = Pump::new(Box::new(source), Sink::http2(send));
     let moved =
         if whole { Ok(()) } else { relay::both_ways(&mut download, &mut upload, deadline).await };
-    if let Err(error) = &moved {
-        break_off(shared, error, grpc, &mut download);
+    match &moved {
+        Ok(()) if upload.is_none() => held.ended(),
+        Ok(()) => {}
+        Err(error) => break_off(shared, error, grpc, &mut download),
     }
     drop(held);
     moved

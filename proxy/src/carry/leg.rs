@@ -78,7 +78,7 @@ pub(crate) async fn local(
                 // An instance that sends one all the same (RFC 9110 §9.3.2) is not heard.
                 body: if bodiless { Body::empty() } else { Body::http2(recv) },
                 upload: upload.rest(),
-                held: Held { instance: None, _stream: Some(lease) },
+                held: Held { instance: None, stream: Some(lease) },
             })
         }
         Err(error) => Err(upload.failed(error)),

@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 use parking_lot::Mutex;
 
+use super::resets::Resets;
 use super::{Deliver, Host};
 use crate::error::Error;
 
 /// Streams put on one connection while another may be opened. Below the 100 that servers commonly
 /// allow, and what one connection carries well.
-const STREAMS: usize = 96;
+pub(super) const STREAMS: usize = 96;
+/// Connections to one instance that get no new stream for many were reset, while calls on them go
+/// on. Above it connections are used all the same: better a connection that may be closed than none.
+const RETIRED: usize = 8;
 /// Bytes of a response that an instance may send ahead, per stream and per connection. Every stream
 /// of a connection may be full at once: callers that do not read must not hold up those that do.
 const STREAM_WINDOW: u32 = 64 << 10;
@@ -32,21 +37,39 @@ pub(crate) struct Pool {
 }
 
 struct Connection {
-    send: SendRequest<Bytes>,
+    /// `None` once it is retired: without it the connection ends with its last stream.
+    send: Option<SendRequest<Bytes>>,
     shared: Arc<Shared>,
 }
 
 struct Shared {
     streams: AtomicUsize,
     closed: AtomicBool,
+    /// Too many of its streams were reset.
+    worn: AtomicBool,
+    resets: Mutex<Resets>,
 }
 
-/// A place on a connection; given back when dropped.
-pub(crate) struct Lease(Arc<Shared>);
+/// A place on a connection; given back when dropped. Unless its call has [ended](Lease::ended) by
+/// then, its stream is reset.
+pub(crate) struct Lease {
+    shared: Arc<Shared>,
+    ended: bool,
+}
+
+impl Lease {
+    /// Both halves of its stream have ended.
+    pub(crate) fn ended(&mut self) {
+        self.ended = true;
+    }
+}
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+        self.shared.streams.fetch_sub(1, Ordering::Relaxed);
+        if !self.ended && self.shared.resets.lock().add(Instant::now()) {
+            self.shared.worn.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -55,18 +78,31 @@ impl Pool {
         self.connections.lock().is_empty()
     }
 
+    /// Connections that may get new streams.
+    fn open(&self) -> usize {
+        self.connections.lock().iter().filter(|one| one.send.is_some()).count()
+    }
+
     /// A place on the first connection that has one.
     fn take(&self, most: usize) -> Option<(SendRequest<Bytes>, Lease)> {
         let mut connections = self.connections.lock();
         connections.retain(|connection| !connection.shared.closed.load(Ordering::Relaxed));
-        connections.iter().find_map(|connection| {
-            let streams = connection.shared.streams.load(Ordering::Relaxed);
-            let room = most.min(connection.send.current_max_send_streams());
+        let mut retired = connections.iter().filter(|one| one.send.is_none()).count();
+        for connection in connections.iter_mut() {
+            let worn = connection.shared.worn.load(Ordering::Relaxed);
+            if worn && retired < RETIRED && connection.send.take().is_some() {
+                retired += 1;
+            }
+        }
+        connections.iter().find_map(|Connection { send, shared }| {
+            let send = send.as_ref()?;
+            let streams = shared.streams.load(Ordering::Relaxed);
+            let room = most.min(send.current_max_send_streams());
             if streams >= room {
                 return None;
             }
-            connection.shared.streams.fetch_add(1, Ordering::Relaxed);
-            Some((connection.send.clone(), Lease(Arc::clone(&connection.shared))))
+            shared.streams.fetch_add(1, Ordering::Relaxed);
+            Some((send.clone(), Lease { shared: Arc::clone(shared), ended: false }))
         })
     }
 }
@@ -89,7 +125,7 @@ impl Deliver {
         if let Some(taken) = host.http2.take(STREAMS) {
             return Ok(taken);
         }
-        if host.http2.connections.lock().len() >= host.limits.connections_per_instance {
+        if host.http2.open() >= host.limits.connections_per_instance {
             // Every connection is well filled: fill them up before refusing.
             return host.http2.take(usize::MAX).ok_or(Error::Overloaded {
                 what: "the connections to the instance are",
@@ -119,8 +155,12 @@ impl Deliver {
                 instance: host.address.to_string(),
                 why: error.to_string(),
             })?;
-        let shared =
-            Arc::new(Shared { streams: AtomicUsize::new(0), closed: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            streams: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            worn: AtomicBool::new(false),
+            resets: Mutex::default(),
+        });
         let of_task = Arc::clone(&shared);
         tokio::spawn(async move {
             let ended = connection.await;
@@ -129,7 +169,7 @@ impl Deliver {
                 tracing::debug!(%error, "connection to an instance ended");
             }
         });
-        host.http2.connections.lock().push(Connection { send, shared });
+        host.http2.connections.lock().push(Connection { send: Some(send), shared });
         Ok(())
     }
 }
