@@ -196,7 +196,11 @@ impl Drive {
     fn carry_out(&mut self) -> bool {
         while let Some(output) = self.router.poll_output() {
             match output {
-                Output::Send(link, frame) => self.control.send(link, frame),
+                Output::Send(link, frame) => {
+                    if self.control.send(link, frame) {
+                        self.handle(Input::Link(link, LinkEvent::Full));
+                    }
+                }
                 Output::Dial(node) => self.control.dial(node),
                 Output::Close(link) => self.control.close(link),
                 Output::Routes(routes) => self.shared.routes.publish(routes),
@@ -242,6 +246,8 @@ impl Drive {
                 }
             }
             Event::Frame(link, received) => lanes.frame(link, received),
+            // It concerns what is sent, not what came: nothing to be kept in order with.
+            Event::Drained(link) => self.handle(Input::Link(link, LinkEvent::Drained)),
             Event::Cost(link, cost) => lanes.event(link, LinkEvent::Cost(cost)),
             Event::Suspected(link) => {
                 tracing::info!(%link, "link suspected: nothing is heard");

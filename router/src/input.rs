@@ -40,6 +40,10 @@ pub enum LinkEvent {
     Recovered(Cost),
     /// It is gone; its id is not used again.
     Down,
+    /// Enough waits to be sent on it: what there is more to tell is kept back.
+    Full,
+    /// Little waits to be sent on it any more.
+    Drained,
 }
 
 /// What neighbours say, with the signatures of its records checked at the door.

@@ -34,6 +34,8 @@ pub(crate) struct Link {
     pub(crate) dialled: bool,
     pub(crate) since: Time,
     pub(crate) backlog: Backlog,
+    /// Enough waits to be sent on it.
+    pub(crate) full: bool,
     /// Since when nobody is known to want it.
     pub(crate) unwanted: Option<Time>,
     /// It was asked to be closed.
@@ -168,6 +170,7 @@ impl Link {
             dialled,
             since: now,
             backlog: Backlog::new(backlog),
+            full: false,
             unwanted: None,
             closing: false,
             compare: false,

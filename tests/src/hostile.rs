@@ -1,7 +1,10 @@
 //! One node on the loopback, a service behind it, and a caller that behaves well while others do not.
 
 pub mod frames;
+pub mod member;
 pub mod origin;
+pub mod patience;
+pub mod quic;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -166,6 +169,20 @@ impl Alone {
     #[must_use]
     pub fn fds(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the node runs").count()
+    }
+
+    /// Processor time used so far, all threads.
+    ///
+    /// # Panics
+    /// If the node is not running.
+    #[must_use]
+    pub fn cpu(&self) -> Duration {
+        process::cpu(self.pid())
+    }
+
+    /// Sends it a signal, named as `kill` names it.
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
     }
 
     /// Whether the process lives.
@@ -339,13 +356,18 @@ impl Drop for Beat {
 }
 
 fn once(proxy: SocketAddr) -> String {
-    let called = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(proxy)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET /beat HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    called().unwrap_or_else(|error| error.to_string())
+    call(proxy).unwrap_or_else(|error| error.to_string())
+}
+
+/// Calls `web` through the proxy.
+///
+/// # Errors
+/// When there is no whole answer within [`PATIENCE`].
+pub fn call(proxy: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(proxy)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /beat HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }

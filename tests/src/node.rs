@@ -364,15 +364,7 @@ impl<'a> Node<'a> {
     /// # Panics
     /// If the node is not running.
     pub fn cpu(&self) -> Duration {
-        /// `USER_HZ`, which Linux has fixed at 100 for everything it shows to programs.
-        const TICKS_PER_SECOND: u64 = 100;
-        let stat =
-            std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the node runs");
-        // The second field is the program's name in parentheses and may hold blanks.
-        let rest = stat.rsplit_once(')').expect("the name ends with a parenthesis").1;
-        let ticks: u64 =
-            rest.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
-        Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+        process::cpu(self.pid())
     }
 }
 

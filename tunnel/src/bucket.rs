@@ -52,9 +52,16 @@ impl Bucket {
         self.full_at = self.full_at.saturating_sub(tokens.saturating_mul(rate.each));
     }
 
+    /// How long until it holds `tokens`; all of them, if that is more.
+    pub(crate) fn wait_for(&self, tokens: u64, rate: Rate, now: Time) -> Duration {
+        let missing = self.full_at.saturating_sub(nanos(now));
+        let depth = rate.depth.saturating_sub(tokens.saturating_mul(rate.each));
+        Duration::from_nanos(missing.saturating_sub(depth))
+    }
+
     /// How long until it is out of debt.
     pub(crate) fn wait(&self, rate: Rate, now: Time) -> Duration {
-        Duration::from_nanos(self.full_at.saturating_sub(nanos(now)).saturating_sub(rate.depth))
+        self.wait_for(0, rate, now)
     }
 
     /// Whether nothing is missing.

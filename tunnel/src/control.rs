@@ -38,6 +38,8 @@ pub enum Event {
     Suspected(LinkId),
     /// It is heard again.
     Recovered(LinkId, Cost),
+    /// Little waits to be sent on it, after [`Control::send`] had said that enough does.
+    Drained(LinkId),
     /// It is no more.
     Down(LinkId, Gone),
     /// A dial asked for by [`Control::dial`] came to nothing.
@@ -64,8 +66,10 @@ impl Control {
 
     /// Sends `frame` to the neighbour, after those sent before. When as many wait as may, it is
     /// dropped and counted: what it said comes back with the next digest.
-    pub fn send(&self, link: LinkId, frame: Frame) {
-        self.endpoint.send(link, frame);
+    ///
+    /// True, once, when enough waits: what can wait is to be kept back until [`Event::Drained`].
+    pub fn send(&self, link: LinkId, frame: Frame) -> bool {
+        self.endpoint.send(link, frame)
     }
 
     /// Says what became of records that passed the door: how many of each, and the bytes of those

@@ -380,7 +380,7 @@ impl Endpoint {
         tracing::debug!(link = %id, peer = ?link.peer, dialled, neighbour, "a link is up");
         tokio::spawn(link::run(Arc::clone(&link), Arc::clone(self)));
         let Greeted { send, recv, rest, hello: _ } = greeted;
-        tokio::spawn(frames::write(send, queue, Arc::clone(self)));
+        tokio::spawn(frames::write(send, queue, id, Arc::clone(self)));
         tokio::spawn(frames::read(Arc::clone(&link), Arc::clone(self), recv, rest));
         link
     }
@@ -480,12 +480,13 @@ impl Endpoint {
         self.penalties.lock().of(node, self.clock.now())
     }
 
-    /// Sends a frame to a neighbour.
-    pub(crate) fn send(&self, link: LinkId, frame: Frame) {
-        let sent = self.links.get(link).map(|link| link.frames.try_send(frame));
-        if sent.is_none_or(|sent| sent.is_err()) {
+    /// Sends a frame to a neighbour; true when that is enough for now.
+    pub(crate) fn send(&self, link: LinkId, frame: Frame) -> bool {
+        let sent = self.links.get(link).and_then(|link| link.frames.try_send(frame).ok());
+        if sent.is_none() {
             self.counters.frames_dropped.add();
         }
+        sent == Some(true)
     }
 
     /// Lets a link end when its calls have, and tells the other end that no more are wanted.

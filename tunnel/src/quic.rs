@@ -37,8 +37,15 @@ const CLOSE_WAIT: Duration = Duration::from_millis(500);
 #[doc(hidden)]
 #[must_use]
 pub fn stranger(key: &Keypair) -> quinn::crypto::rustls::QuicClientConfig {
-    quinn::crypto::rustls::QuicClientConfig::try_from(tls::client(key))
+    quinn::crypto::rustls::QuicClientConfig::try_from(stranger_tls(key))
         .expect("the provider has the initial suite of QUIC")
+}
+
+/// [`stranger`] below QUIC: for tests that write packets by hand.
+#[doc(hidden)]
+#[must_use]
+pub fn stranger_tls(key: &Keypair) -> rustls::ClientConfig {
+    tls::client(key)
 }
 
 /// QUIC at one or more UDP addresses.

@@ -62,6 +62,13 @@ impl Lanes {
             return;
         }
         lane.bytes += frame.size;
+        let frame = match lane.queue.back_mut() {
+            Some(Item::Frame(last)) => match last.join(frame) {
+                Ok(()) => return,
+                Err(frame) => frame,
+            },
+            Some(Item::Event(_)) | None => frame,
+        };
         self.push(link, Item::Frame(frame));
     }
 
@@ -158,6 +165,38 @@ mod tests {
         }
         lanes.event(A, LinkEvent::Down);
         assert_eq!(lanes.lanes[&A].queue.len(), WAITING + 1);
+    }
+
+    #[test]
+    fn records_that_wait_are_checked_together_and_stay_in_their_order() {
+        let records = |count| {
+            let record = proto::record::Verified::own(
+                proto::NetworkId::from_bytes([1; 32]),
+                &tunnel::Keypair::from_seed([2; 32]),
+                proto::Version::default(),
+                proto::record::Body::Adjacency(
+                    proto::NodeId::from_bytes([3; 32]),
+                    proto::record::Adjacency {
+                        cost: Cost::from_micros(1),
+                        path: proto::record::PathKind::Direct,
+                    },
+                ),
+            );
+            Received::of(Frame::Records(vec![record.record().clone(); count]), count)
+        };
+        let mut lanes = Lanes::default();
+        lanes.frame(A, records(1));
+        lanes.frame(A, records(2));
+        lanes.frame(A, frame(1));
+        lanes.frame(A, records(500));
+        lanes.frame(A, records(13));
+        let mut sizes = Vec::new();
+        while let Some(Next::Check(_, received)) = lanes.next() {
+            sizes.push(received.size);
+            lanes.checked(A);
+        }
+        assert_eq!(sizes, [3, 1, 500, 13]);
+        assert_eq!(lanes.lanes[&A].bytes, 0);
     }
 
     #[test]

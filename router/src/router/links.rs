@@ -44,6 +44,11 @@ impl Router {
         let node = link.node;
         match event {
             LinkEvent::Up { .. } => {}
+            LinkEvent::Full => return link.full = true,
+            LinkEvent::Drained => {
+                link.full = false;
+                return self.arm_flood(now);
+            }
             LinkEvent::Cost(cost) => link.measured(cost),
             LinkEvent::Suspected => link.suspect(),
             LinkEvent::Recovered(cost) => link.recover(cost),

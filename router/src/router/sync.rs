@@ -123,7 +123,8 @@ impl Router {
             let mut bytes = 0;
             // What waited may have been superseded since, and goes out as it is now; what has been
             // dropped, not at all.
-            while bytes < AT_ONCE
+            while !link.full
+                && bytes < AT_ONCE
                 && let Some(record) = link.backlog.pop()
             {
                 let Some(current) = self.lsdb.get(record.id()) else { continue };
@@ -135,7 +136,7 @@ impl Router {
             // Other leaves hear it from the relays that hear it from here.
             let silent = link.served && part.is_none();
             for record in news.for_link(id, alike).filter(|_| !silent) {
-                if bytes < AT_ONCE && link.backlog.is_empty() {
+                if !link.full && bytes < AT_ONCE && link.backlog.is_empty() {
                     bytes += record.record().bytes().len();
                     batch.push(record.record().clone());
                 } else {
@@ -145,7 +146,7 @@ impl Router {
             if !batch.is_empty() {
                 self.outputs.push_back(Output::Send(id, Frame::Records(batch)));
             }
-            more |= !link.backlog.is_empty();
+            more |= !link.full && !link.backlog.is_empty();
             if link.backlog.is_empty() && std::mem::take(&mut link.backlog.lossy) {
                 behind.push(id);
             }

@@ -43,6 +43,24 @@ fn records_sent(net: &mut Net) -> usize {
 }
 
 #[test]
+fn a_full_link_is_told_nothing_and_everything_once_it_is_drained() {
+    let mut net = Net::new(2);
+    let link = net.link(0, 1, 500);
+    net.run(Duration::from_secs(1));
+    net.event(0, link, LinkEvent::Full);
+    for n in 0..50 {
+        let name = format!("s{n}");
+        net.register(0, &name, "a");
+        net.run(Duration::from_millis(20));
+    }
+    let told = |net: &Net| net.routes[1].services().count();
+    assert_eq!(told(&net), 0);
+    net.event(0, link, LinkEvent::Drained);
+    net.run(Duration::from_secs(1));
+    assert_eq!(told(&net), 50);
+}
+
+#[test]
 fn a_node_alone_finds_itself_and_its_services_at_once() {
     let mut net = Net::new(1);
     net.register(0, "greeter", "a");
