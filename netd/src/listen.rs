@@ -98,7 +98,7 @@ pub fn found_out(listen: &[SocketAddr]) -> Vec<SocketAddr> {
         let candidates = match at.ip() {
             ip if !ip.is_unspecified() => vec![ip],
             IpAddr::V4(_) => local(true).into_iter().collect(),
-            IpAddr::V6(_) => [local(true), local(false)].into_iter().flatten().collect(),
+            IpAddr::V6(_) => local(false).into_iter().collect(),
         };
         found.extend(candidates.into_iter().map(|ip| SocketAddr::new(ip, at.port())));
     }

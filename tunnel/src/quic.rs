@@ -6,12 +6,12 @@ mod socket;
 mod tls;
 mod window;
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::Bytes;
 use proto::PublicKey;
@@ -55,22 +55,38 @@ pub struct Quic {
 }
 
 impl Quic {
-    /// Listens at `config.listen`, in the current runtime.
+    /// Listens at `config.listen`, in the current runtime; `[::]` is every address of both
+    /// families, with a socket for each.
     ///
     /// # Errors
     /// [`Error::Bind`] when an address cannot be had.
     pub fn bind(config: &Config) -> Result<Self, Error> {
         let settings = settings::Settings::server(&config.key, &config.limits);
         let mut sockets = Vec::with_capacity(config.listen.len());
+        let open = |address: SocketAddr| {
+            let opened = settings::socket(address).and_then(|socket| {
+                let endpoint = settings::endpoint(&config.reset_key);
+                let server = Some(settings.accept(false));
+                on(endpoint, server, socket)
+            });
+            opened.map_err(|error| Error::Bind { address, error })
+        };
         for address in &config.listen {
-            let socket = settings::socket(*address)
-                .and_then(|socket| {
-                    let endpoint = settings::endpoint(&config.reset_key);
-                    let server = Some(settings.accept(false));
-                    on(endpoint, server, socket)
-                })
-                .map_err(|error| Error::Bind { address: *address, error })?;
+            let socket = open(*address)?;
+            let port = socket.local_addr().map_or(address.port(), |bound| bound.port());
             sockets.push(socket);
+            let listed = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
+            if address.ip() == Ipv6Addr::UNSPECIFIED && !config.listen.iter().any(listed) {
+                match open(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))) {
+                    Ok(socket) => sockets.push(socket),
+                    Err(Error::Bind { error, address })
+                        if error.kind() == io::ErrorKind::AddrInUse =>
+                    {
+                        return Err(Error::Bind { error, address });
+                    }
+                    Err(error) => tracing::debug!(%error, "there is no IPv4 here"),
+                }
+            }
         }
         Ok(Self { sockets, settings: Arc::new(settings) })
     }
@@ -81,10 +97,8 @@ impl Quic {
     /// [`Error::Bind`] when there is no network at all.
     pub fn dialler(key: &Keypair, limits: &Limits) -> Result<Self, Error> {
         let settings = settings::Settings::server(key, limits);
-        let any = [
-            SocketAddr::from(([0, 0, 0, 0], 0)),
-            SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0)),
-        ];
+        let any =
+            [SocketAddr::from(([0, 0, 0, 0], 0)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))];
         let (mut sockets, mut failed) = (Vec::new(), None);
         for address in any {
             let bound = settings::socket(address).and_then(|socket| {
@@ -127,8 +141,7 @@ impl Quic {
     /// loopback unless `address` is there too.
     fn socket_for(&self, address: SocketAddr) -> Option<&quinn::Endpoint> {
         let reaches = |local: SocketAddr| {
-            let dual = local.ip() == IpAddr::from(std::net::Ipv6Addr::UNSPECIFIED);
-            (local.is_ipv4() == address.is_ipv4() || dual)
+            local.is_ipv4() == address.is_ipv4()
                 && (!local.ip().is_loopback() || address.ip().is_loopback())
         };
         self.sockets.iter().find(|socket| socket.local_addr().is_ok_and(reaches))

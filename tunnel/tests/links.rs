@@ -75,6 +75,36 @@ async fn a_seed_is_dialled_without_knowing_who_it_is() {
 }
 
 #[tokio::test]
+async fn who_is_found_is_named_and_one_link_is_enough() {
+    for ground in grounds() {
+        let net = Net::new(ground);
+        let (mut near, far) = (net.member().await, net.member().await);
+        assert_eq!(near.tunnel.find(vec![far.address]).await, Ok(far.id));
+        assert_eq!(up(&mut near).await.1, far.id);
+        assert_eq!(near.tunnel.find(vec![far.address]).await, Ok(far.id));
+        assert_eq!(near.tunnel.links().len(), 1);
+        assert_eq!(near.tunnel.find(vec![near.address]).await, Err(DialError::Myself));
+    }
+}
+
+#[tokio::test]
+async fn every_address_is_that_of_both_families() {
+    for host in ["127.0.0.1", "[::1]"] {
+        let net = Net::quic();
+        let everywhere = || {
+            let mut config = net.member_config();
+            config.listen = vec!["[::]:0".parse().unwrap()];
+            net.start(config)
+        };
+        let (near, far) = (everywhere().await, everywhere().await);
+        let [six, four] = far.tunnel.local_addresses()[..] else { panic!("a socket a family") };
+        assert_eq!((six.port(), six.is_ipv6(), four.is_ipv4()), (four.port(), true, true));
+        let at = format!("{host}:{}", far.address.port()).parse().unwrap();
+        assert_eq!(near.tunnel.find(vec![at]).await, Ok(far.id), "{at}");
+    }
+}
+
+#[tokio::test]
 async fn a_dial_that_fails_is_told() {
     for ground in grounds() {
         let net = Net::new(ground);
