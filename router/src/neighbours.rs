@@ -60,7 +60,6 @@ enum State {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Member {
     pub(crate) id: NodeId,
-    pub(crate) relay: bool,
     /// There is a path to it.
     pub(crate) reachable: bool,
     /// There is a link with it that is not suspected.
@@ -246,14 +245,15 @@ mod tests {
         NodeId::from_bytes([n; 32])
     }
 
-    fn member(n: u8, relay: bool, reachable: bool, linked: bool, cost: u32) -> Member {
+    /// A member, and whether it is a relay.
+    fn member(n: u8, relay: bool, reachable: bool, linked: bool, cost: u32) -> (Member, bool) {
         let distance = (false, Cost::from_micros(cost));
-        Member { id: id(n), relay, reachable, linked, distance }
+        (Member { id: id(n), reachable, linked, distance }, relay)
     }
 
-    fn chosen(ring: &[Member], am_relay: bool) -> Wanted {
-        let relays: Vec<_> = ring.iter().filter(|member| member.relay).copied().collect();
-        choose(ring.iter().copied(), &relays, am_relay)
+    fn chosen(ring: &[(Member, bool)], am_relay: bool) -> Wanted {
+        let relays: Vec<_> = ring.iter().filter(|(_, relay)| *relay).map(|(one, _)| *one).collect();
+        choose(ring.iter().map(|(one, _)| *one), &relays, am_relay)
     }
 
     fn ids(nodes: &[u8]) -> BTreeSet<NodeId> {

@@ -2,6 +2,8 @@
 //! reference that is written from the texts of `proto::selector` and `proto::rule` alone: slow,
 //! plain, and with nothing of the code it is compared with.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
 #[path = "decide/reference.rs"]
 mod reference;
 

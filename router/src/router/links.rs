@@ -173,7 +173,6 @@ impl Router {
         let cost = cost.or(path).unwrap_or(proto::Cost::INFINITE);
         Some(Member {
             id,
-            relay: node.credential.grant().roles.has(proto::Role::Relay),
             reachable: origin.is_reachable(),
             linked: self.links.is_live(&id),
             distance: (node.region != self.node.region, cost),

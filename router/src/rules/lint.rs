@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use proto::rule::{Condition, Part, Rule, RuleSet};
-use proto::selector::Value;
+use proto::selector::{Requirement, Value};
 use proto::{Selector, ServiceName, UnixTime};
 
 use crate::routes::{Lookup, Query, Routes, ServiceRoutes};
@@ -85,34 +85,25 @@ fn selectors(rule: &Rule) -> impl Iterator<Item = (String, &Selector)> {
 /// Two requirements that no labels can hold at once, of those that plainly exclude each other.
 fn contradiction(selector: &Selector) -> Option<(String, String)> {
     let all: Vec<_> = selector.required().collect();
-    let pairs =
-        all.iter().enumerate().flat_map(|(at, one)| all[at + 1..].iter().map(move |b| (one, b)));
-    let texts = |values: &[Value]| -> Option<Vec<String>> {
-        let exact = values.iter().map(|value| match value {
-            Value::Exact { text, .. } => Some(text.to_string()),
-            Value::Under { .. } | Value::In(_) => None,
-        });
-        exact.collect()
-    };
-    let mut excluding = pairs.filter(|(one, other)| {
-        let positive = |a: bool, b: bool| one.is_negated() != a && other.is_negated() != b;
-        if one.key() != other.key() {
-            return false;
-        }
-        match (texts(one.values()), texts(other.values())) {
-            // Present and absent; a value and absent.
-            (Some(a), Some(b)) if a.is_empty() && b.is_empty() => {
-                !positive(true, true) && !positive(false, false)
-            }
-            (_, Some(b)) if b.is_empty() => positive(true, false),
-            (Some(a), _) if a.is_empty() => positive(false, true),
-            (Some(a), Some(b)) if positive(true, true) => !a.iter().any(|one| b.contains(one)),
-            (Some(a), Some(b)) if positive(true, false) => a.iter().all(|one| b.contains(one)),
-            (Some(a), Some(b)) if positive(false, true) => b.iter().all(|one| a.contains(one)),
-            (_, _) => false,
-        }
-    });
+    let pairs = all.iter().flat_map(|one| all.iter().map(move |other| (one, other)));
+    let mut excluding = pairs.filter(|(one, other)| excludes(one, other));
     excluding.next().map(|(one, other)| (one.to_string(), other.to_string()))
+}
+
+/// Whether `one`, which asks for something, leaves nothing that `other` would take.
+fn excludes(one: &Requirement, other: &Requirement) -> bool {
+    if one.key() != other.key() || one.is_negated() {
+        return false;
+    }
+    if other.is_negated() && other.values().is_empty() {
+        return true;
+    }
+    let exact = one.values().iter().map(|value| match value {
+        Value::Exact { text, .. } => Some(&**text),
+        Value::Under { .. } | Value::In(_) => None,
+    });
+    let exact: Option<Vec<&str>> = exact.collect();
+    exact.is_some_and(|all| !all.is_empty() && !all.iter().any(|text| other.accepts(Some(text))))
 }
 
 /// Whether a header is asked for twice in ways that exclude each other.

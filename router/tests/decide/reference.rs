@@ -4,25 +4,25 @@ use std::collections::BTreeMap;
 
 /// An instance.
 #[derive(Clone, Debug)]
-pub struct Thing {
-    pub id: String,
-    pub node: u8,
+pub(crate) struct Thing {
+    pub(crate) id: String,
+    pub(crate) node: u8,
     /// `None`: out of reach.
-    pub group: Option<u32>,
-    pub labels: BTreeMap<String, String>,
+    pub(crate) group: Option<u32>,
+    pub(crate) labels: BTreeMap<String, String>,
 }
 
 /// One requirement.
 #[derive(Clone, Debug)]
-pub struct Ask {
-    pub key: &'static str,
-    pub kind: Kind,
-    pub not: bool,
-    pub prefer: bool,
+pub(crate) struct Ask {
+    pub(crate) key: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) not: bool,
+    pub(crate) prefer: bool,
 }
 
 #[derive(Clone, Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Any of these, or with none that it is there.
     Label(Vec<&'static str>),
     Region(&'static str),
@@ -34,19 +34,19 @@ impl Ask {
         Self { key, kind, not: false, prefer: false }
     }
 
-    pub fn label(key: &'static str, values: &[&'static str]) -> Self {
+    pub(crate) fn label(key: &'static str, values: &[&'static str]) -> Self {
         Self::of(key, Kind::Label(values.to_vec()))
     }
 
-    pub fn version(text: &'static str) -> Self {
+    pub(crate) fn version(text: &'static str) -> Self {
         Self::of("version", Kind::Label(vec![text]))
     }
 
-    pub fn region(text: &'static str) -> Self {
+    pub(crate) fn region(text: &'static str) -> Self {
         Self::of("region", Kind::Region(text))
     }
 
-    pub fn range(text: &'static str) -> Self {
+    pub(crate) fn range(text: &'static str) -> Self {
         Self::of("version", Kind::Range(text))
     }
 
@@ -82,7 +82,7 @@ impl Ask {
 }
 
 /// As it is written.
-pub fn text(all: &[Ask]) -> String {
+pub(crate) fn text(all: &[Ask]) -> String {
     all.iter().map(Ask::text).collect::<Vec<_>>().join(",")
 }
 
@@ -111,7 +111,7 @@ fn within(version: &str, range: &str) -> bool {
         "^1" | "1.x" => n[0] == 1,
         "^1.3" => n[0] == 1 && n[1] >= 3,
         "~1.2" => n[0] == 1 && n[1] == 2,
-        ">=1.2,<1.4" => n >= [1, 2, 0, 1] && n < [1, 4, 0, 0],
+        ">=1.2,<1.4" => ([1, 2, 0, 1]..[1, 4, 0, 0]).contains(&n),
         ">1" => n[0] >= 2,
         "<=1.2" => n[0] < 1 || n[0] == 1 && n[1] <= 2,
         "<2" => n[0] < 2,
@@ -122,27 +122,27 @@ fn within(version: &str, range: &str) -> bool {
 
 /// A rule.
 #[derive(Clone, Debug)]
-pub struct RuleModel {
-    pub name: String,
-    pub endpoint: Option<String>,
-    pub user: Option<String>,
+pub(crate) struct RuleModel {
+    pub(crate) name: String,
+    pub(crate) endpoint: Option<String>,
+    pub(crate) user: Option<String>,
     /// In hundredths of a percent, by user.
-    pub share: Option<u16>,
-    pub subsets: Vec<(Vec<Ask>, u16)>,
-    pub select: Vec<Ask>,
-    pub divert: Option<(u8, u64)>,
+    pub(crate) share: Option<u16>,
+    pub(crate) subsets: Vec<(Vec<Ask>, u16)>,
+    pub(crate) select: Vec<Ask>,
+    pub(crate) divert: Option<(u8, u64)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
-    pub rule: Option<String>,
-    pub subset: Option<String>,
-    pub diverted: bool,
-    pub found: Found,
+pub(crate) struct Outcome {
+    pub(crate) rule: Option<String>,
+    pub(crate) subset: Option<String>,
+    pub(crate) diverted: bool,
+    pub(crate) found: Found,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Found {
+pub(crate) enum Found {
     NoMatch,
     Unreachable,
     These { nearest: Vec<String>, all: Vec<String> },
@@ -168,7 +168,7 @@ fn slice(hash: u64, whole: u64) -> u64 {
 }
 
 /// Every outcome that may be; several where something is left to chance.
-pub fn decide(
+pub(crate) fn decide(
     things: &[Thing],
     rules: &[RuleModel],
     asked: &[Ask],

@@ -112,6 +112,7 @@ fn trouble_of_every_kind_is_avoided_and_what_is_well_again_comes_back() {
 
 /// Prints how long the instances in a spell kept their share, and took to get it back; neither may
 /// take longer than so many seconds.
+#[expect(clippy::print_stdout, reason = "the times are what the run is for")]
 fn times(
     world: &World,
     what: &str,
