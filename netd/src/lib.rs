@@ -26,6 +26,7 @@ pub mod node;
 pub mod output;
 pub mod owner;
 pub mod registrar;
+pub mod rules;
 pub mod seeds;
 pub mod serve;
 pub mod state;

@@ -260,7 +260,7 @@ fn refused(text: &str, name: &str, error: &toml::de::Error) -> Problem {
 }
 
 /// What stands between backticks.
-fn quoted(message: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn quoted(message: &str) -> impl Iterator<Item = &str> {
     message.split('`').skip(1).step_by(2)
 }
 
@@ -282,7 +282,7 @@ fn full_key(text: &str, span: &Range<usize>, key: &str) -> String {
 }
 
 /// The line of `span`, underlined.
-pub(super) fn place(text: &str, name: &str, span: Range<usize>, note: String) -> Excerpt {
+pub(crate) fn place(text: &str, name: &str, span: Range<usize>, note: String) -> Excerpt {
     let at = span.start.min(text.len());
     let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
     let line = text[start..].lines().next().unwrap_or_default();
