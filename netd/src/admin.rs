@@ -7,7 +7,9 @@ mod answer;
 mod change;
 mod detect;
 mod read;
+mod rules;
 mod wait;
+mod why;
 
 pub use change::make_ticket;
 
@@ -32,6 +34,8 @@ const CONNECTIONS: usize = 64;
 const BODY_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 /// Bytes of a request body.
 const MAX_BODY: usize = 64 * 1024;
+/// Bytes of a request body with rules, which are longer in JSON than as they travel.
+const MAX_RULES: usize = 1024 * 1024;
 
 /// The admin socket, bound. Its file goes with it.
 #[derive(Debug)]
@@ -136,6 +140,12 @@ fn routes(node: Arc<Node>) -> Router {
         .route("/v1/expose", post(change::expose))
         .route("/v1/unexpose", post(change::unexpose))
         .route("/v1/down", post(change::down))
+        .route(
+            "/v1/rules",
+            get(rules::list).post(rules::apply).layer(DefaultBodyLimit::max(MAX_RULES)),
+        )
+        .route("/v1/rules/{*name}", get(rules::one))
+        .route("/v1/why", post(why::why))
         .route("/v1/ping", get(wait::ping))
         .route("/v1/wait", get(wait::wait))
         .route("/v1/ready", get(wait::ready))

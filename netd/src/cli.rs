@@ -5,6 +5,7 @@ pub mod completion;
 pub mod config;
 pub mod demo;
 pub mod describe;
+pub mod divert;
 pub mod down;
 pub mod errors;
 pub mod expose;
@@ -16,6 +17,7 @@ pub mod nodes;
 pub mod older;
 pub mod ping;
 pub mod routes;
+pub mod rules;
 pub mod serve;
 pub mod services;
 pub mod status;
@@ -24,6 +26,7 @@ pub mod up;
 pub mod usage;
 pub mod version;
 pub mod wait;
+pub mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -137,6 +140,9 @@ enum Command {
     Expose(expose::ExposeArgs),
     /// Withdraw what was exposed.
     Unexpose(expose::UnexposeArgs),
+    /// What is decided about the calls of services: apply, get, rm, test.
+    #[command(subcommand)]
+    Rules(rules::RulesCommand),
     /// Run a built-in service: echo, greeter or clock.
     Serve(serve::ServeArgs),
     /// Look at the configuration.
@@ -156,6 +162,13 @@ enum Command {
     Get(older::GetArgs),
 }
 
+impl Command {
+    /// Whether its answer can be a file to be edited.
+    fn has_toml(&self) -> bool {
+        matches!(self, Self::Rules(rules::RulesCommand::Get(_)))
+    }
+}
+
 /// Reads the command line, does what it says, and gives the exit code.
 pub fn main() -> ExitCode {
     let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
@@ -166,6 +179,12 @@ pub fn main() -> ExitCode {
     output::choose_color(cli.global.color);
     older::note(&words, cli.global.output());
     let output = cli.global.output();
+    if output.format == Format::Toml && !cli.command.has_toml() {
+        let problem = Problem::new("M4001", Exit::Usage, "only rules have the form toml")
+            .why("it is for what is edited and applied again")
+            .attempt("micro rules get SERVICE -o toml", "");
+        return output.fail(&problem).into();
+    }
     match run(cli.command, &cli.global) {
         Ok(exit) => exit,
         Err(problem) => output.fail(&problem),
@@ -183,6 +202,7 @@ fn run(command: Command, global: &Global) -> Result<Exit, Problem> {
         Command::Stream(args) => block(stream::run(args, global)),
         Command::Expose(args) => block(expose::run(args, global)),
         Command::Unexpose(args) => block(expose::withdraw(args, global)),
+        Command::Rules(command) => block(rules::run(command, global)),
         Command::Serve(args) => block(serve::run(args, global)),
         Command::Config(command) => config::run(command, global),
         Command::Errors(args) => errors::run(args, global),

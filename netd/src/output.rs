@@ -33,6 +33,8 @@ pub enum Format {
     Jsonl,
     /// Names only, one a line.
     Name,
+    /// As a file to be edited: rules alone have one.
+    Toml,
 }
 
 /// When to use colour.
@@ -82,11 +84,11 @@ impl Output {
                 let names = listing.rows.iter().filter_map(|row| row.first());
                 print(&names.map(|name| format!("{}\n", text::plain(name))).collect::<String>())
             }
-            Format::Table | Format::Wide if listing.rows.is_empty() => {
+            Format::Table | Format::Wide | Format::Toml if listing.rows.is_empty() => {
                 self.say(&listing.empty);
                 Ok(())
             }
-            Format::Table | Format::Wide => {
+            Format::Table | Format::Wide | Format::Toml => {
                 print(&listing.to_text(self.format == Format::Wide, self.headers))
             }
         }
@@ -113,7 +115,7 @@ impl Output {
     pub fn verbatim(self, document: &Value) -> Result<(), Problem> {
         let text = match self.format {
             Format::Jsonl => document.to_string(),
-            Format::Json | Format::Table | Format::Wide | Format::Name => {
+            Format::Json | Format::Table | Format::Wide | Format::Name | Format::Toml => {
                 format!("{document:#}")
             }
         };

@@ -65,3 +65,4 @@ pub use message::TooLong;
 pub use proxy::{Admit, Config, Drain, Proxy, Stranger};
 pub use registrar::{Registrar, RegistrarError};
 pub use routes::Published;
+pub use target::asked;

@@ -180,6 +180,20 @@ pub(crate) fn take_selector(
     Selector::of(all).map_err(bad(&MICRO_SELECT))
 }
 
+/// What these headers ask of an instance of a service, read as those of a call are; what is left of
+/// them is what rules see.
+///
+/// # Errors
+/// [`Error::Filter`] or [`Error::Malformed`] for a filter that cannot be read.
+pub fn asked(
+    headers: &mut HeaderMap,
+    service: &ServiceRoutes,
+    routes: &Routes,
+) -> Result<Selector, Error> {
+    let asked = headers::clean_request(headers)?;
+    take_selector(headers, asked, None, service, routes)
+}
+
 fn bad(name: &HeaderName) -> impl FnOnce(BadSelector) -> Error + use<'_> {
     |why| Error::Filter { header: name.to_string(), why }
 }

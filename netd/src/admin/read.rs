@@ -153,7 +153,11 @@ pub(super) async fn service(
     )
 }
 
-fn find<'a>(routes: &'a Routes, network: &str, name: &str) -> Result<&'a ServiceRoutes, Problem> {
+pub(super) fn find<'a>(
+    routes: &'a Routes,
+    network: &str,
+    name: &str,
+) -> Result<&'a ServiceRoutes, Problem> {
     let name = name.strip_prefix("default/").unwrap_or(name);
     routes.service(name).ok_or_else(|| no_service(routes, network, name))
 }

@@ -159,7 +159,7 @@ pub(super) async fn ping(
 }
 
 /// A node by its name or the beginning of its id.
-fn find_node(routes: &Routes, text: &str) -> Result<NodeId, Problem> {
+pub(super) fn find_node(routes: &Routes, text: &str) -> Result<NodeId, Problem> {
     let by_name: Vec<_> = routes.nodes().filter(|node| node.name == text).collect();
     let by_id = || routes.nodes().filter(|node| node.id.to_string().starts_with(text)).collect();
     let found: Vec<_> = if by_name.is_empty() { by_id() } else { by_name };

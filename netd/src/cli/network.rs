@@ -3,7 +3,8 @@
 use clap::{Args, Subcommand};
 
 use super::{
-    Global, block, demo, down, graph, invite, join, nodes, ping, routes, services, status, up, wait,
+    Global, block, demo, divert, down, graph, invite, join, nodes, ping, routes, services, status,
+    up, wait, why,
 };
 use crate::error::{Exit, Problem};
 
@@ -40,6 +41,10 @@ enum NetworkCommand {
     Graph,
     /// Ways to reach instances of services.
     Routes(routes::RoutesArgs),
+    /// Why a call to a service would go where it would go.
+    Why(why::WhyArgs),
+    /// Send calls of a service to one node for a time.
+    Divert(divert::DivertArgs),
     /// Make a ticket that lets others join.
     Invite(invite::InviteArgs),
     /// Link the running node to a further address of its network.
@@ -70,6 +75,8 @@ pub fn run(args: NetworkArgs, global: &Global) -> Result<Exit, Problem> {
         Some(NetworkCommand::Nodes) => block(nodes::run(global)),
         Some(NetworkCommand::Graph) => block(graph::run(global)),
         Some(NetworkCommand::Routes(args)) => block(routes::run(args, global)),
+        Some(NetworkCommand::Why(args)) => block(why::run(args, global)),
+        Some(NetworkCommand::Divert(args)) => block(divert::run(args, global)),
         Some(NetworkCommand::Invite(args)) => block(invite::run(args, global)),
         Some(NetworkCommand::Join(args)) => block(join::run(args, global)),
         Some(NetworkCommand::Ping(args)) => block(ping::run(args, global)),

@@ -48,7 +48,10 @@ pub async fn run(args: PingArgs, global: &Global) -> Result<Exit, Problem> {
                 match output.format {
                     output::Format::Jsonl => output.verbatim(&document)?,
                     output::Format::Json => {}
-                    output::Format::Table | output::Format::Wide | output::Format::Name => {
+                    output::Format::Table
+                    | output::Format::Wide
+                    | output::Format::Name
+                    | output::Format::Toml => {
                         output::print(&line(at, &probe))?;
                     }
                 }

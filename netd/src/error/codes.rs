@@ -120,6 +120,12 @@ pub const CODES: &[Explained] = &[
         "micro network nodes lists them",
     ),
     one(
+        "M1206",
+        "no rules",
+        "nothing is decided about the calls of this service; rules of a service are seen while an instance of it is known",
+        "micro rules get lists the services that have rules",
+    ),
+    one(
         "M1305",
         "overloaded",
         "all calls that may be in flight at once are: max_inflight of the node, or of the instance",
@@ -136,6 +142,12 @@ pub const CODES: &[Explained] = &[
         "refused by a rule",
         "a rule of the service refuses this call on purpose, with the status it names",
         "take the abort out of the rule; its name stands in the error",
+    ),
+    one(
+        "M1308",
+        "the rules are others by now",
+        "they were made from another revision than the one that holds: somebody else changed them in between",
+        "micro rules get SERVICE, put your change into what it prints, and apply that",
     ),
     one(
         "M2001",

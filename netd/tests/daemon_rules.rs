@@ -1,0 +1,160 @@
+//! Rules from the command line to real calls, on two real nodes: written, seen, obeyed, taken away.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+mod daemon_support;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+
+use daemon_support::{Node, User, http};
+
+/// A web server that answers with its name; the thread ends with the test's process.
+fn named(name: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut stream = BufReader::new(stream);
+                let mut line = String::new();
+                while stream.read_line(&mut line).unwrap_or(0) > 0 {
+                    if line == "\r\n" {
+                        let length = name.len();
+                        let answer =
+                            format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{name}");
+                        let _ = stream.get_mut().write_all(answer.as_bytes());
+                    }
+                    line.clear();
+                }
+            });
+        }
+    });
+    address
+}
+
+/// Who answered a call from the node, or the status it was refused with.
+fn call(node: &Node<'_>, header: &str) -> String {
+    let request = format!("GET / HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n{header}\r\n");
+    let answer = http(&node.proxy(), &request);
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    match head.split(' ').nth(1) {
+        Some("200") => body.trim().to_owned(),
+        status => status.unwrap_or_default().to_owned(),
+    }
+}
+
+/// Asks until the other node has heard: news travel by themselves, and there is no event for it.
+fn soon(what: &str, holds: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+fn file(user: &User, text: &str) -> String {
+    let path = user.path("orders.toml");
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn what_an_operator_writes_on_one_node_decides_about_calls_on_the_other() {
+    let (ada, bob) = (User::new(), User::new());
+    let first = ada.up("a", &[]);
+    let second = bob.up("b", &["--join", &first.invite(&["--service", "*"])]);
+    let (v1, v2) = (named("one"), named("two"));
+    first.run(&["expose", "orders", &v1, "--protocol", "http", "--version", "v1"]).ok();
+    second.run(&["expose", "orders", &v2, "--protocol", "http", "--version", "v2"]).ok();
+    for node in [&first, &second] {
+        soon("both instances are known", || {
+            let service = node.json(&["describe", "orders"]);
+            service["instances"].as_array().is_some_and(|all| all.len() == 2)
+        });
+    }
+    assert_eq!(call(&second, ""), "two", "the nearest");
+
+    // A dry run says what is odd, and changes nothing.
+    let canary = "service = \"orders\"\n\n[[rule]]\nname = \"old\"\nwhen.headers = [\"!x-new\"]\n\
+                  then.select = \"version=v1\"\n\n[[rule]]\nname = \"broken\"\n\
+                  then.abort = { status = 503 }\n";
+    let path = file(&ada, canary);
+    let ran = first.run(&["rules", "apply", &path, "--dry-run"]);
+    assert_eq!((ran.code, &*ran.out), (0, "orders: 2 rules, would be revision 1\n"), "{ran:?}");
+    assert_eq!(first.run(&["rules", "get", "orders"]).code, 4);
+
+    let ran = first.run(&["rules", "apply", &path]);
+    assert_eq!((ran.code, &*ran.out), (0, "orders: 2 rules, revision 1\n"), "{ran:?}");
+    soon("the other node decides by it", || call(&second, "") == "one");
+    assert_eq!(call(&second, "x-new: 1\r\n"), "503");
+    let ran = second.run(&["rules", "get", "orders"]).ok();
+    assert!(ran.starts_with("# revision 1, written by a\n"), "{ran}");
+    let ran = first.run(&["rules", "apply", &path]).ok();
+    assert_eq!(ran, "orders: 2 rules, revision 1, unchanged\n");
+
+    // What is told without sending is what happens.
+    let why = second.json(&["network", "why", "orders"]);
+    assert_eq!((&why["kind"], &why["revision"]), (&"Why".into(), &1.into()));
+    let text = second.run(&["network", "why", "orders"]).ok();
+    assert!(text.starts_with("orders → a ") && text.contains("chosen from 2"), "{text}");
+    assert!(
+        text.contains("out: not version=v1, but v2") && text.contains("old: decides"),
+        "{text}"
+    );
+    let test = second.run(&["rules", "test", "orders", "--header", "x-new=1"]).ok();
+    assert!(test.contains("refused with 503"), "{test}");
+    let text = second.run(&["network", "why", "orders", "-H", "micro-version=v3"]).ok();
+    assert!(text.contains("none: 2 instances exist, none with version=v3"), "{text}");
+
+    // Who edits what is no longer there is told who was quicker.
+    let edited = first.run(&["rules", "get", "orders"]).ok();
+    first.run(&["network", "divert", "orders", "--to", "b", "--match", "header:x-dev=bob"]).ok();
+    assert_eq!(call(&first, "x-dev: bob\r\n"), "two");
+    soon("the divert is known", || call(&second, "x-dev: bob\r\n") == "two");
+    assert_eq!(call(&second, "x-dev: eve\r\n"), "one");
+    let path = file(&ada, &edited);
+    let ran = first.run(&["rules", "apply", &path]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.err.contains("error[M1308]: the rules of orders are no longer those of revision 1")
+    );
+    assert!(ran.err.contains("they have revision 2, written by a"), "{}", ran.err);
+    let ran = first.run(&["rules", "apply", &path, "--replace", "--dry-run"]);
+    assert!(ran.err.contains("rule divert-b: is taken away; calls went to b until"), "{ran:?}");
+
+    let list = second.run(&["network", "divert", "--list"]).ok();
+    assert!(list.contains("orders") && list.contains("calls with x-dev=bob"), "{list}");
+    first.run(&["network", "divert", "orders", "--stop", "--to", "b"]).ok();
+    soon("the divert is over", || call(&second, "x-dev: bob\r\n") == "one");
+
+    first.run(&["rules", "rm", "orders"]).ok();
+    soon("nothing is decided any more", || call(&second, "") == "two");
+    assert_eq!(second.run(&["rules", "get", "orders"]).code, 4);
+}
+
+#[test]
+fn without_the_role_a_node_is_told_which_grant_it_lacks_and_how_to_get_it() {
+    let (ada, bob) = (User::new(), User::new());
+    let first = ada.up("a", &[]);
+    let second = bob.up("b", &["--join", &first.invite(&[])]);
+    let path = file(&bob, "service = \"orders\"\n[[rule]]\nname = \"r\"\nthen.retries = 1\n");
+    let ran = second.run(&["rules", "apply", &path]);
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert_eq!(
+        ran.err,
+        "error[M3009]: this node may not decide about the calls of orders\n\
+         \x20 why   it takes the role operator in the namespace default; its grant: role edge, \
+         namespaces default\n\
+         \x20 try   micro network invite --role operator --namespace default   on an issuer; then \
+         here: micro network --name ops --join TICKET\n"
+    );
+    assert_eq!(second.run(&["network", "divert", "orders"]).code, 5);
+
+    // As it says.
+    let ticket = first.invite(&["--role", "operator", "--namespace", "default"]);
+    let third = bob.up("ops", &["--join", &ticket]);
+    let ran = third.run(&["rules", "apply", &path]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.err.contains("no instance of orders is known: labels were not checked"), "{ran:?}");
+}
