@@ -143,7 +143,9 @@ impl Slot {
         if self.in_flight >= limit {
             return true;
         }
-        self.limit > 0 && self.in_flight as f32 + self.others(now) >= self.limit as f32
+        // That it is full is believed a little longer than how busy it is: asking costs a refusal.
+        let left = decay(now.since(self.reported_at), self.believed.max(BUSY));
+        self.limit > 0 && self.in_flight as f32 + self.others * left >= self.limit as f32
     }
 
     /// Calls there that are not ours, as far as a report is still believed.

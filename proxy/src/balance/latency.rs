@@ -33,10 +33,11 @@ impl PeakEwma {
         } else if sample < 2.0 * typical {
             self.patience = 0;
         }
-        self.micros = if sample >= self.micros {
+        // From what is believed by now, not from what was: hope that came true is not taken back.
+        self.micros = if sample >= believed || self.micros == 0.0 {
             sample
         } else {
-            sample + (self.micros - sample) * decay(now.since(self.at), TAU)
+            sample + (believed - sample) * decay(now.since(self.at), TAU)
         };
         self.at = now;
     }
@@ -135,6 +136,16 @@ mod tests {
         assert!((400_000.0..500_000.0).contains(&after), "{after}");
         assert!(latency.value(10_000.0, at(62)) < 20_000.0, "ordinary again after a minute");
         assert!(latency.value(10_000.0, at(62)) > 9_999.0, "never better than typical by waiting");
+    }
+
+    #[test]
+    fn one_quick_answer_after_a_long_while_makes_an_instance_ordinary() {
+        let mut latency = PeakEwma::default();
+        latency.observe(3_000 * MILLI, 10_000.0, Time::ZERO);
+        let now = Time::from_micros(18_000_000);
+        latency.observe(6 * MILLI, 10_000.0, now);
+        let after = latency.value(10_000.0, now);
+        assert!(after < 20_000.0, "{after}");
     }
 
     #[test]
