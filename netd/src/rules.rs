@@ -1,7 +1,7 @@
 //! Rules as people write them: the TOML of a file, and the same as JSON on the admin socket.
 //!
 //! [`form`] is what is written, word for word; [`proto::rule`] is what it means. [`words`] reads
-//! and writes the single values, [`file`] tells where a file is wrong.
+//! and writes the single values, [`mod@file`] tells where a file is wrong.
 
 pub mod file;
 pub mod form;
