@@ -188,7 +188,7 @@ fn why_and_test_show_every_candidate_and_the_rule_that_decides() {
         ran.out,
         "orders?version=v2 → fra-1 10.2.0.7:9000     chosen from 2\n\
          \n\
-         -  INSTANCE       NODE   COST  VERDICT\n\
+         \x20  INSTANCE       NODE   COST  VERDICT\n\
          ✓  10.2.0.7:9000  fra-1  11ms  in: one of the nearest\n\
          ✗  10.1.4.2:9000  ada    0ms   out: not version=v2, but v1\n\
          \n\

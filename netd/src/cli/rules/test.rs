@@ -52,6 +52,8 @@ pub async fn run(args: TestArgs, global: &Global) -> Result<Exit, Problem> {
     let table = Listing { kind: "Why", items, columns: COLUMNS, rows, empty };
     output::print(&table.to_text(false, output.headers))?;
     let mut lines = why::rules(&why);
+    // What chance decided for one call stands in the table for all.
+    lines.retain(|line| matches!(&*line[0], "rules" | ""));
     lines.extend(why.decides.as_ref().and_then(|rule| more(&rule.then)));
     lines.extend(why.none.as_ref().map(|none| vec!["none".to_owned(), none.clone()]));
     output::print(&format!("\n{}", output::table::aligned(&lines)))?;
