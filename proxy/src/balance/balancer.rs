@@ -54,6 +54,12 @@ impl Ticket {
         self.began
     }
 
+    /// Whether its outcome is known: [`Balancer::leave`] then does not look at the time.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
     /// Whether it decides if the instance comes back.
     #[must_use]
     pub fn is_probe(&self) -> bool {

@@ -95,10 +95,10 @@ impl Slot {
 
     /// The share of its calls that it gets while it begins slowly; 1 afterwards.
     pub(super) fn share(&self, now: Time) -> f32 {
-        let left = self.ramp_until.since(now);
-        if left.is_zero() {
+        if self.ramp_until <= now {
             return 1.0;
         }
+        let left = self.ramp_until.since(now);
         1.0 - (1.0 - FIRST_SHARE) * left.as_secs_f32() / SLOW_START.as_secs_f32()
     }
 

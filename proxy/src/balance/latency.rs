@@ -60,8 +60,8 @@ impl PeakEwma {
         if above <= 0.0 {
             return self.micros;
         }
-        let horizon = micros(TAU * (2 << self.patience));
-        let left = (1.0 - now.since(self.at).as_micros() as f32 / horizon).max(0.0);
+        let horizon = TAU.as_secs_f32() * f32::from(2_u8 << self.patience);
+        let left = (1.0 - now.since(self.at).as_secs_f32() / horizon).max(0.0);
         typical + above * left * left
     }
 }
@@ -104,13 +104,14 @@ impl P95 {
 
 /// Microseconds of a duration, at least one.
 pub(super) fn micros(duration: Duration) -> f32 {
-    (duration.as_micros() as f32).max(1.0)
+    // By seconds: the library counts microseconds in 128 bits, whose way to a float is long.
+    (duration.as_secs_f32() * 1e6).max(1.0)
 }
 
 /// What is left of something after `age`, when it falls by e in `tau`: the eighth power of a
 /// quotient, which is the same on every machine (the library's `exp` need not be).
 pub(super) fn decay(age: Duration, tau: Duration) -> f32 {
-    let part = 1.0 / (1.0 + age.as_micros() as f32 / (8.0 * tau.as_micros() as f32));
+    let part = 1.0 / (1.0 + age.as_secs_f32() / (8.0 * tau.as_secs_f32()));
     let square = part * part;
     let fourth = square * square;
     fourth * fourth

@@ -59,7 +59,8 @@ impl Balance {
     }
 
     fn now(&self) -> Time {
-        Time::ZERO + self.0.start.elapsed()
+        let passed = self.0.start.elapsed();
+        Time::from_micros(passed.as_secs() * 1_000_000 + u64::from(passed.subsec_micros()))
     }
 
     /// Looks into the table of rate limits.
@@ -168,7 +169,8 @@ impl AtInstance {
 impl Drop for AtInstance {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            let now = self.balance.now();
+            // The end of a call whose outcome is known tells no time.
+            let now = if ticket.is_settled() { ticket.began() } else { self.balance.now() };
             self.balance.0.core.lock().leave(ticket, now);
         }
     }
