@@ -353,7 +353,7 @@ impl Endpoint {
         neighbour: bool,
     ) -> Arc<Shared> {
         connection.allow_bytes(&self.config.limits);
-        connection.allow_streams(self.config.limits.streams);
+        connection.allow_streams(link::FIRST_STREAMS.min(self.config.limits.streams));
         let (sender, queue) = frames::queue(self.config.limits.frames);
         let id = self.links.number();
         let link = Shared::new(id, peer, connection, sender, dialled, neighbour);

@@ -3,7 +3,7 @@
 mod task;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -89,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) given_back: Notify,
     state: AtomicU8,
     cost: AtomicU64,
+    /// Streams that the peer may have open at once.
+    allowed: AtomicU32,
     /// Halves of streams that are open.
     halves: AtomicUsize,
     /// Streams since it began.
@@ -185,6 +187,7 @@ impl Shared {
             given_back: Notify::new(),
             state: AtomicU8::new(State::Live as u8),
             cost: AtomicU64::new(0),
+            allowed: AtomicU32::new(FIRST_STREAMS),
             halves: AtomicUsize::new(0),
             calls: AtomicU64::new(0),
             resting: AtomicBool::new(false),
@@ -299,6 +302,17 @@ impl Shared {
         }
     }
 
+    /// Lets the peer have more streams, up to `most`, when half of what it may have is open.
+    fn make_room(&self, most: u32) {
+        let allowed = self.allowed.load(Ordering::Relaxed);
+        // Two halves a stream, ours among them: rather too early than too late.
+        if allowed < most && self.halves.load(Ordering::Relaxed) >= allowed as usize {
+            let more = allowed.saturating_mul(2).min(most);
+            self.allowed.store(more, Ordering::Relaxed);
+            self.connection.allow_streams(more);
+        }
+    }
+
     fn in_use(self: &Arc<Self>) -> InUse {
         self.halves.fetch_add(1, Ordering::Relaxed);
         InUse { link: Arc::clone(self), counted: true }
@@ -330,6 +344,10 @@ impl Shared {
         self.announced.compare_exchange(NOT_YET, UP, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
+
+/// Streams a new peer may have open at once. Each that may be costs memory, also while nobody uses
+/// it; most links never have so many, and those that have half of them are given twice as many.
+pub(crate) const FIRST_STREAMS: u32 = 128;
 
 /// What the router was told of a link.
 const NOT_YET: u8 = 0;

@@ -317,3 +317,21 @@ async fn a_link_that_nobody_calls_on_is_closed_and_opened_again_when_needed() {
     assert_eq!(far.tunnel.links().len(), 0);
     assert_eq!(exchange(&near.tunnel, far.id, pattern(10)).await, pattern(10));
 }
+
+#[tokio::test]
+async fn a_peer_that_opens_many_streams_is_given_room_for_them() {
+    for ground in grounds() {
+        let net = Net::new(ground);
+        let (near, mut far) = (net.member().await, net.member().await);
+        let (mut streams, mut arrivals) = (Vec::new(), Vec::new());
+        // Far more than a link begins with, all open at once.
+        for _ in 0..1000 {
+            let mut stream = near.tunnel.open(far.id, &call()).await.unwrap();
+            stream.send.write(&mut [Bytes::from_static(b"x")]).await.unwrap();
+            streams.push(stream);
+            arrivals.push(far.incoming.accept().await.unwrap());
+        }
+        assert_eq!(near.tunnel.links().len(), 1);
+        assert_eq!(near.tunnel.counters().opens_refused.get(), 0);
+    }
+}

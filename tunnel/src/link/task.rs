@@ -150,6 +150,7 @@ impl<'a> Task<'a> {
     fn accept(&mut self, halves: (Sender, Receiver), openings: &mut Openings) {
         self.endpoint.counters.streams_accepted.add();
         let mut stream = self.link.stream(halves, None);
+        self.link.make_room(self.endpoint.config.limits.streams);
         let mut cx = Context::from_waker(Waker::noop());
         let mut come = match stream.recv.poll_read(&mut cx, FIRST_READ) {
             Poll::Ready(Ok(Some(come))) => come,
