@@ -4,9 +4,16 @@
 //! RFC 3339 UTC. Within `micro/v1` fields are only added, so a reader ignores what it does not know
 //! and every field it needs from a newer node has a default.
 
+mod rules;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use rules::{
+    Applied, ApplyRequest, RuleWarning, Rules, RulesItem, Why, WhyCandidate, WhyNarrowed,
+    WhyOutcome, WhyRequest, WhyRule,
+};
 
 /// The version every document carries.
 pub const VERSION: &str = "micro/v1";
@@ -468,194 +475,4 @@ pub struct Component {
     pub ready: bool,
     /// Why, or why not.
     pub reason: String,
-}
-
-/// `POST /v1/rules`: these rules in place of all that a service has.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ApplyRequest {
-    /// The rules. Its revision is that of the set they were made from; where it is left out, the
-    /// service must not have rules yet, unless `replace` is set.
-    pub set: crate::rules::form::Set,
-    /// Whatever rules there are go.
-    #[serde(default)]
-    pub replace: bool,
-    /// Nothing is written; the answer is what it would be.
-    #[serde(default)]
-    pub dry_run: bool,
-}
-
-/// The answer to [`ApplyRequest`], kind `RulesApplied`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Applied {
-    /// The service.
-    pub service: String,
-    /// The revision that holds now; of a dry run, the one that would.
-    pub revision: u64,
-    /// How many rules.
-    pub rules: u64,
-    /// Whether they differ from those before.
-    pub changed: bool,
-    /// Whether nothing was written.
-    pub dry_run: bool,
-    /// What is odd about them.
-    pub warnings: Vec<RuleWarning>,
-}
-
-/// Something odd about a rule.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct RuleWarning {
-    /// The rule; empty where it is about all.
-    pub rule: String,
-    /// What is odd.
-    pub what: String,
-}
-
-/// One of `GET /v1/rules`, kind `RulesList`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct RulesItem {
-    /// The service.
-    pub service: String,
-    /// The revision of its rules.
-    pub revision: u64,
-    /// The id of the node that wrote them.
-    pub author: String,
-    /// Its name.
-    pub author_name: String,
-    /// The names of the rules, in the order in which they are tried.
-    pub rules: Vec<String>,
-}
-
-/// `GET /v1/rules/SERVICE`, kind `Rules`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Rules {
-    /// The service.
-    pub service: String,
-    /// The revision of its rules.
-    pub revision: u64,
-    /// The id of the node that wrote them.
-    pub author: String,
-    /// Its name.
-    pub author_name: String,
-    /// The rules, in the order in which they are tried.
-    #[serde(rename = "rule")]
-    pub rules: Vec<crate::rules::form::Rule>,
-}
-
-/// `POST /v1/why`: a call that is not made.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct WhyRequest {
-    /// The service.
-    pub service: String,
-    /// What the caller asks of the instance, beside what its headers say.
-    pub select: String,
-    /// `Struct.Method` of gRPC, else the path.
-    pub endpoint: String,
-    /// Names and values.
-    pub headers: Vec<(String, String)>,
-    /// The calling service.
-    pub caller: String,
-    /// How often chance is tried, to tell what becomes of how many calls; 0: not.
-    pub throws: u32,
-}
-
-/// The answer to [`WhyRequest`], kind `Why`: what the router explains, with the names of nodes.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Why {
-    /// The service.
-    pub service: String,
-    /// What was asked of the instance.
-    pub asked: String,
-    /// The revision of the rules, where there are any.
-    pub revision: Option<u64>,
-    /// The id of the node that wrote them.
-    pub author: String,
-    /// Its name.
-    pub author_name: String,
-    /// The rules that were looked at, in turn.
-    pub rules: Vec<WhyRule>,
-    /// The subset that was chosen.
-    pub subset: Option<String>,
-    /// Whether it is diverted.
-    pub diverted: bool,
-    /// What narrowed the choice beyond what is required, in turn.
-    pub narrowed: Vec<WhyNarrowed>,
-    /// Every instance with its verdict, nearest first.
-    pub candidates: Vec<WhyCandidate>,
-    /// Why there is none.
-    pub none: Option<String>,
-    /// The rule that decides, as it is written.
-    pub decides: Option<crate::rules::form::Rule>,
-    /// What becomes of how many calls like this one, the most first; empty unless asked for.
-    pub outcomes: Vec<WhyOutcome>,
-}
-
-/// A rule of [`Why`].
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct WhyRule {
-    /// Its name.
-    pub rule: String,
-    /// Whether it decides.
-    pub matches: bool,
-    /// Why it is not for this call.
-    pub why: String,
-}
-
-/// What narrowed the choice of [`Why`].
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct WhyNarrowed {
-    /// What it was.
-    pub by: String,
-}
-
-/// An instance of [`Why`].
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct WhyCandidate {
-    /// The id the instance registered with.
-    pub instance: String,
-    /// Where it listens.
-    pub address: String,
-    /// The id of its node.
-    pub node: String,
-    /// The name of its node.
-    pub node_name: String,
-    /// Microseconds; absent when unreachable.
-    pub cost_us: Option<u64>,
-    /// Whether the call goes to one of these.
-    pub nearest: bool,
-    /// What was found.
-    pub verdict: String,
-}
-
-/// What becomes of some calls.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct WhyOutcome {
-    /// Of how many, 0 to 1.
-    pub share: f64,
-    /// The rule that decides; empty for none.
-    pub rule: String,
-    /// The subset; empty for none.
-    pub subset: String,
-    /// Whether they are diverted.
-    pub diverted: bool,
-    /// The HTTP status they are refused with.
-    pub abort: Option<u16>,
-    /// How long they are held up.
-    pub delay_ms: Option<u32>,
-    /// Where a copy goes; empty for nowhere.
-    pub mirror: String,
-    /// Nodes and addresses of the instances they go to, the first few.
-    pub to: Vec<String>,
-    /// How many such instances there are.
-    pub instances: u64,
 }
