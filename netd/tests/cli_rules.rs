@@ -215,6 +215,6 @@ fn why_and_test_show_every_candidate_and_the_rule_that_decides() {
         "{}",
         ran.out
     );
-    assert!(ran.out.contains("also     timeout 2s\n"), "{}", ran.out);
+    assert!(ran.out.contains("also   timeout 2s\n"), "{}", ran.out);
     assert_eq!(home.run("network why 'a b'").code, 2);
 }
