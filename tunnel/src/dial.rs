@@ -21,6 +21,11 @@ const REMEMBERED: Duration = Duration::from_secs(1);
 /// Failures remembered; those that are over make room first.
 const MAX_REMEMBERED: usize = 1024;
 
+/// An attempt without an answer is made once more after this, beside the one before. QUIC sends its
+/// first packet again after 0.3, 0.9, 2.1 and 4.5 s: a path that comes back in between would be found
+/// seconds late.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Why a dial came to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum DialError {
@@ -143,28 +148,39 @@ impl Dials {
 }
 
 /// Connects to the first of `addresses` at which `wanted` answers: both families in turn, each
-/// attempt a little after the one before (RFC 8305 §5), at once when that has failed.
+/// attempt a little after the one before (RFC 8305 §5), at once when that has failed. Whoever says
+/// nothing is asked again and again; the caller ends that.
 pub(crate) async fn race(
     transport: &Transport,
     addresses: &[SocketAddr],
     stagger: Duration,
     wanted: impl Fn(NodeId) -> Result<(), DialError>,
 ) -> Result<Connection, DialError> {
-    let mut waiting = in_turn(addresses).into_iter();
+    let mut silent = in_turn(addresses);
+    let mut waiting = silent.clone().into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut failed = DialError::NoAddress;
     loop {
         match waiting.next() {
-            Some(address) => attempts.push(transport.connect(address)),
+            Some(address) => {
+                attempts.push(async move { (address, transport.connect(address).await) });
+            }
             None if attempts.is_empty() => return Err(failed),
             None => {}
         }
         loop {
             // Both arms can be cancelled: an attempt stays in its set.
-            let attempt = tokio::select! {
+            let pause = if waiting.len() > 0 { stagger } else { AGAIN };
+            let (address, attempt) = tokio::select! {
                 Some(attempt) = attempts.next() => attempt,
-                () = tokio::time::sleep(stagger), if waiting.len() > 0 => break,
+                () = tokio::time::sleep(pause) => {
+                    if waiting.len() == 0 {
+                        waiting = silent.clone().into_iter();
+                    }
+                    break;
+                }
             };
+            silent.retain(|other| *other != address);
             match attempt {
                 Ok(connection) => match wanted(NodeId::of(&connection.peer())) {
                     Ok(()) => return Ok(connection),

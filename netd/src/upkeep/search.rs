@@ -12,7 +12,7 @@ use tokio::time::Instant;
 /// The first wait after a place led nowhere; doubled each time …
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// … up to this at first, so that a partition is over seconds after it has healed …
-const LONGEST_RETRY: Duration = Duration::from_millis(1500);
+const LONGEST_RETRY: Duration = Duration::from_millis(600);
 /// … and up to this once a place has led nowhere for [`PATIENCE`].
 const RARE_RETRY: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -155,7 +155,7 @@ mod tests {
             assert_eq!(search.review(&places, ALONE, now, || 0.5).0, [7]);
         }
         let millis = |n| Duration::from_millis(n);
-        assert_eq!(waits, [250, 500, 1000, 1500, 1500].map(millis));
+        assert_eq!(waits, [250, 500, 600, 600, 600].map(millis));
         now += PATIENCE;
         search.ended(&7, ALONE, now, 1.0);
         let next = search.review(&places, ALONE, now, || 0.5).1.unwrap();
