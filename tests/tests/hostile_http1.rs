@@ -26,8 +26,11 @@ fn still_serves(node: &Alone, origin: &Origin, after: &str) {
     let answer = ask(node.proxy, get("/after", "Host: web\r\n").as_bytes());
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(BODY), "{after:?}: {answer}");
     let seen = origin.take();
-    assert_eq!(seen.len(), 1, "{after:?}: {seen:?}");
-    assert_eq!((seen[0].target(), &seen[0].body[..]), ("/after", &b""[..]), "{after:?}");
+    // One that broke off may be written down only now, when its connection has ended.
+    let (this, others): (Vec<_>, Vec<_>) = seen.iter().partition(|one| one.target() == "/after");
+    assert_eq!(this.len(), 1, "{after:?}: {seen:?}");
+    assert_eq!(&this[0].body[..], b"", "{after:?}");
+    assert!(others.iter().all(|one| one.target() == "/shown"), "{after:?}: {seen:?}");
 }
 
 #[test]

@@ -305,8 +305,9 @@ impl Shared {
     /// Lets the peer have more streams, up to `most`, when half of what it may have is open.
     fn make_room(&self, most: u32) {
         let allowed = self.allowed.load(Ordering::Relaxed);
-        // Two halves a stream, ours among them: rather too early than too late.
-        if allowed < most && self.halves.load(Ordering::Relaxed) >= allowed as usize {
+        // A stream may have one half left, and those of the link itself are not counted: by halves it
+        // is rather too early than never.
+        if allowed < most && self.halves.load(Ordering::Relaxed) >= allowed as usize / 2 {
             let more = allowed.saturating_mul(2).min(most);
             self.allowed.store(more, Ordering::Relaxed);
             self.connection.allow_streams(more);
