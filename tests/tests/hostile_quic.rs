@@ -129,6 +129,10 @@ fn a_first_flight_is_understood_wherever_it_is_cut_and_in_whatever_order_it_come
     still_serves(&mut node, beat);
 }
 
+/// More than is kept of a hello whose pieces come with holes; read from front to back it is a parameter that is not known,
+/// and such are passed over (RFC 9000 §7.4.2).
+const LARGEST: &str = "60,000 bytes of one unknown";
+
 /// Transport parameters that may not be (RFC 9000 §7.4, §18.2), and whether the client names its connection.
 fn parameters() -> Vec<(&'static str, Vec<u8>, bool)> {
     let most = varint((1 << 62) - 1);
@@ -137,7 +141,7 @@ fn parameters() -> Vec<(&'static str, Vec<u8>, bool)> {
         ("none at all", Vec::new(), false),
         ("another connection's id", id(0x0f, b"otherone"), false),
         ("the same twice", [id(4, &varint(9)), id(4, &varint(9))].concat(), true),
-        ("60,000 bytes of one unknown", id(0x1b1b, &[7; 60_000]), true),
+        (LARGEST, id(0x1b1b, &[7; 60_000]), true),
         ("10,000 unknown", (0..10_000).flat_map(|n| id(n * 31 + 27, b"")).collect(), true),
         ("a length beyond the end", [varint(4), varint(1 << 40), vec![1]].concat(), true),
         ("half an integer", vec![4, 1, 0xc0], true),
@@ -162,11 +166,13 @@ fn transport_parameters_that_may_not_be_end_the_connection() {
         let mut hand = Hand::new(node.link, own, *named);
         let hello = hand.hello();
         let answer = hand.say(&cut(&hello, 40));
-        assert!(matches!(answer, Answer::Closed(1..)), "{what}: {answer:?}");
+        let read = *what == LARGEST && matches!(answer, Answer::Handshake);
+        assert!(read || matches!(answer, Answer::Closed(1..)), "{what}: {answer:?}");
     }
-    // Of the largest the end was never seen.
-    let ended = handshakes(&node, "Failed") + handshakes(&node, "Slow");
-    assert_eq!(ended, all.len() as f64, "{}", node.metrics());
+    // Of the largest the end was never seen, or it says no more.
+    until("all have come to nothing", || {
+        handshakes(&node, "Failed") + handshakes(&node, "Slow") == all.len() as f64
+    });
     still_serves(&mut node, beat);
 }
 
