@@ -12,6 +12,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -27,13 +28,16 @@ const ROOM: Duration = Duration::from_millis(1);
 pub(super) struct Socket {
     state: UdpSocketState,
     io: AsyncFd<UdpSocket>,
+    /// How often the system had no room for a packet.
+    refusals: AtomicU64,
 }
 
 impl Socket {
     /// Takes a bound socket that does not block, in the current runtime.
     pub(super) fn new(socket: UdpSocket) -> io::Result<Arc<Self>> {
         let state = UdpSocketState::new((&socket).into())?;
-        Ok(Arc::new(Self { state, io: watch(socket, Interest::READABLE)? }))
+        let io = watch(socket, Interest::READABLE)?;
+        Ok(Arc::new(Self { state, io, refusals: AtomicU64::new(0) }))
     }
 }
 
@@ -45,11 +49,16 @@ impl fmt::Debug for Socket {
 
 impl AsyncUdpSocket for Socket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(Room { socket: self, waiting: None })
+        let refusals = self.refusals.load(Ordering::Relaxed);
+        Box::pin(Room { socket: self, refusals, waiting: None })
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.state.send(self.io.get_ref().into(), transmit)
+        let sent = self.state.send(self.io.get_ref().into(), transmit);
+        if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            self.refusals.fetch_add(1, Ordering::Relaxed);
+        }
+        sent
     }
 
     fn poll_recv(
@@ -87,9 +96,11 @@ impl AsyncUdpSocket for Socket {
     }
 }
 
-/// Waits until the system takes packets again.
+/// Waits until the system takes packets again, if it has refused one.
 struct Room {
     socket: Arc<Socket>,
+    /// The refusals that were waited for.
+    refusals: u64,
     waiting: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
@@ -103,6 +114,13 @@ impl UdpPoller for Room {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let socket = &this.socket;
+        // Asked before every packet. A refusal is counted by the thread that asks afterwards, or is
+        // that of another connection, which is as good a reason to wait.
+        let refusals = socket.refusals.load(Ordering::Relaxed);
+        if this.waiting.is_none() && this.refusals == refusals {
+            return Poll::Ready(Ok(()));
+        }
+        this.refusals = refusals;
         let waiting = this.waiting.get_or_insert_with(|| Box::pin(room(Arc::clone(socket))));
         ready!(waiting.as_mut().poll(cx));
         this.waiting = None;
@@ -137,6 +155,7 @@ fn watch(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSocket>
 mod tests {
     use std::future::poll_fn;
     use std::net::Ipv4Addr;
+    use std::task::Waker;
 
     use super::*;
 
@@ -197,8 +216,20 @@ mod tests {
         let mut room = Arc::clone(&socket).create_io_poller();
         for _ in 0..3 {
             socket.try_send(&transmit).unwrap();
+            // As if it had been refused: a socket of the loopback never does.
+            socket.refusals.fetch_add(1, Ordering::Relaxed);
             poll_fn(|cx| room.as_mut().poll_writable(cx)).await.unwrap();
             assert_eq!(read(&socket).await, 1000);
         }
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_was_not_refused_does_not_wait() {
+        let (socket, _) = bound();
+        let mut room = Arc::clone(&socket).create_io_poller();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(room.as_mut().poll_writable(&mut cx).is_ready());
+        socket.refusals.fetch_add(1, Ordering::Relaxed);
+        assert!(room.as_mut().poll_writable(&mut cx).is_pending());
     }
 }
