@@ -89,7 +89,10 @@ impl Upkeep {
         alone: bool,
     ) -> Vec<Place> {
         let me = self.key.node();
-        let lost = |node: &NodeId| routes.node(node).is_none_or(|found| !found.cost.is_finite());
+        // A link on which nothing is heard comes back by itself or ends, and then its node is missing.
+        let linked = |node: &NodeId| self.tunnel.has_neighbour(*node);
+        let reached = |node: &NodeId| routes.node(node).is_some_and(|found| found.cost.is_finite());
+        let lost = |node: &NodeId| !reached(node) && !linked(node);
         let seeds = self.seeds().filter(|seed| match answered.get(*seed) {
             Some(node) => *node != me && lost(node),
             None => true,
@@ -133,11 +136,13 @@ impl Upkeep {
     }
 
     /// Links with whoever answers at `addresses`, unless one of them is known to be the address of
-    /// a node that can be reached; gives who it is.
+    /// a node that can be reached or has a link; gives who it is.
     async fn dial(&self, mut addresses: Vec<SocketAddr>) -> Option<NodeId> {
         let routes = self.shared.routes.load_full();
-        let mut others =
-            routes.nodes().filter(|node| node.id != routes.me() && node.cost.is_finite());
+        let reached = |node: &router::NodeRoute| {
+            node.id != routes.me() && (node.cost.is_finite() || self.tunnel.has_neighbour(node.id))
+        };
+        let mut others = routes.nodes().filter(|node| reached(node));
         if let Some(there) =
             others.find(|node| node.addresses.iter().any(|at| addresses.contains(at)))
         {

@@ -72,6 +72,12 @@ impl Tunnel {
         self.endpoint.links.all().iter().map(|link| link.info()).collect()
     }
 
+    /// Whether there is a neighbour link with `node`, be it one on which nothing is heard just now.
+    #[must_use]
+    pub fn has_neighbour(&self, node: NodeId) -> bool {
+        self.endpoint.links.has_neighbour(&node)
+    }
+
     /// Where this node listens, with the ports the system chose.
     #[must_use]
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
