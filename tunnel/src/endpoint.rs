@@ -1,10 +1,11 @@
 //! A node's end of the tunnel: [`Tunnel`] for calls, [`Control`] for the router, [`Incoming`] for
 //! what others call here.
 
+mod dialling;
 mod error;
+mod judging;
 mod tunnel;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,12 +22,11 @@ pub use tunnel::Tunnel;
 
 use crate::clock::Clock;
 use crate::close::{Close, Gone};
-use crate::conduct::Rejected;
 use crate::config::Config;
 use crate::control::{Control, Event};
-use crate::counters::{Counters, Taken};
-use crate::dial::{DialError, Dialled, Dials, Turn, race};
-use crate::greet::{self, Greeted, Peer};
+use crate::counters::Counters;
+use crate::dial::Dials;
+use crate::greet::{Greeted, Peer};
 use crate::link::{self, Shared, refuse};
 use crate::links::Links;
 use crate::penalty::Penalties;
@@ -180,169 +180,6 @@ impl Endpoint {
         Ok(link.stream(halves, Some(open)))
     }
 
-    /// A link to `node`, made if there is none; at most one is being made.
-    async fn link_to(self: &Arc<Self>, node: NodeId) -> Result<Arc<Shared>, DialError> {
-        if self.is_closing() {
-            return Err(DialError::Closing);
-        }
-        let mut answer = match self.dials.turn(node).inspect_err(|_| {
-            self.counters.opens_refused.add();
-        })? {
-            Turn::Wait(answer) => answer,
-            Turn::Dial(sender, slot) => {
-                let answer = sender.subscribe();
-                let endpoint = Arc::clone(self);
-                // A task of its own: the caller may give up, others may be waiting too.
-                tokio::spawn(async move {
-                    let dialled = endpoint.dial_node(node, false).await;
-                    endpoint.dials.done(node, &dialled);
-                    sender.send_replace(Some(dialled));
-                    drop(slot);
-                });
-                answer
-            }
-        };
-        let answered = answer.wait_for(Option::is_some).await.map(|answer| answer.clone());
-        match answered {
-            Ok(Some(dialled)) => dialled,
-            Ok(None) | Err(_) => Err(DialError::Failed),
-        }
-    }
-
-    /// Dials a neighbour for the router.
-    pub(crate) fn dial_neighbour(self: &Arc<Self>, node: NodeId) {
-        let endpoint = Arc::clone(self);
-        self.dial_for_router(move |why| Event::DialFailed(node, why), async move {
-            if endpoint.links.has_neighbour(&node) {
-                // It dialled at the same moment, and the router knows of it.
-                return Ok(());
-            }
-            endpoint.dial_node(node, true).await.map(drop)
-        });
-    }
-
-    /// Dials for the router whoever answers at `addresses`.
-    pub(crate) fn dial_seed(self: &Arc<Self>, addresses: Vec<SocketAddr>) {
-        let (endpoint, seeds) = (Arc::clone(self), addresses.clone());
-        self.dial_for_router(move |why| Event::SeedFailed(addresses, why), async move {
-            endpoint.dial_anybody(&seeds).await.map(drop)
-        });
-    }
-
-    /// A neighbour link with whoever answers at `addresses`; gives who that is.
-    pub(crate) async fn find(
-        self: &Arc<Self>,
-        addresses: Vec<SocketAddr>,
-    ) -> Result<NodeId, DialError> {
-        let (endpoint, slot) = (Arc::clone(self), self.dials.slot()?);
-        // A link lives on the runtime of the tunnel, whoever asks for it.
-        let dial = self.runtime.spawn(async move {
-            let _slot = slot;
-            endpoint.dial_anybody(&addresses).await.map(|link| link.peer)
-        });
-        dial.await.unwrap_or(Err(DialError::Failed))
-    }
-
-    async fn dial_anybody(self: &Arc<Self>, addresses: &[SocketAddr]) -> Dialled {
-        if self.is_closing() {
-            return Err(DialError::Closing);
-        }
-        let me = self.me;
-        let wanted = |node| match self.penalty_of(&node) {
-            _ if node == me => Err(DialError::Myself),
-            Some(close) => Err(DialError::Unacceptable(close)),
-            None => Ok(()),
-        };
-        self.dial(addresses, true, wanted).await
-    }
-
-    fn dial_for_router(
-        self: &Arc<Self>,
-        failed: impl FnOnce(DialError) -> Event + Send + 'static,
-        dial: impl Future<Output = Result<(), DialError>> + Send + 'static,
-    ) {
-        let endpoint = Arc::clone(self);
-        let slot = self.dials.slot();
-        let task = async move {
-            let dialled = match slot {
-                Ok(_slot) => dial.await,
-                Err(why) => Err(why),
-            };
-            if let Err(why) = dialled {
-                endpoint.tell(failed(why)).await;
-            }
-        };
-        // The router may live on another runtime than the tunnel.
-        self.runtime.spawn(task);
-    }
-
-    async fn dial_node(self: &Arc<Self>, node: NodeId, neighbour: bool) -> Dialled {
-        if node == self.me {
-            return Err(DialError::Myself);
-        }
-        let addresses = (self.config.book)(node);
-        if let Some(close) = self.penalty_of(&node) {
-            return Err(DialError::Unacceptable(close));
-        }
-        let wanted = |there| if there == node { Ok(()) } else { Err(DialError::WrongNode) };
-        self.dial(&addresses, neighbour, wanted).await
-    }
-
-    async fn dial(
-        self: &Arc<Self>,
-        addresses: &[SocketAddr],
-        neighbour: bool,
-        wanted: impl Fn(NodeId) -> Result<(), DialError>,
-    ) -> Dialled {
-        self.counters.dials.add();
-        let dial = async {
-            if self.is_full() {
-                return Err(DialError::TooMany);
-            }
-            let stagger = self.config.limits.stagger;
-            let connection = race(&self.transport, addresses, stagger, wanted).await?;
-            let there = self.links.neighbour(&NodeId::of(&connection.peer()));
-            if let (true, Some(link)) = (neighbour, there) {
-                // Its address alone did not tell who it is.
-                connection.close(Close::Duplicate);
-                return Ok(Err(link));
-            }
-            let greeted = self.greet(&connection, neighbour).await;
-            let (greeted, peer) = greeted.inspect_err(|gone| {
-                if let Gone::Here(close) = gone {
-                    connection.close(*close);
-                }
-            })?;
-            Ok(Ok((connection, greeted, peer)))
-        };
-        let dialled = match tokio::time::timeout(self.config.limits.dial, dial).await {
-            // Out of reach of the time limit: a link is adopted whole.
-            Ok(Ok(Ok((connection, greeted, peer)))) => {
-                Ok(self.adopt(connection, greeted, &peer, true, neighbour).await)
-            }
-            Ok(Ok(Err(link))) => Ok(link),
-            Ok(Err(why)) => Err(why),
-            Err(_) => Err(DialError::TimedOut),
-        };
-        if let Err(why) = &dialled {
-            self.counters.dials_failed.add();
-            tracing::debug!(?addresses, %why, "a dial failed");
-        }
-        dialled
-    }
-
-    async fn greet(
-        &self,
-        connection: &Connection,
-        neighbour: bool,
-    ) -> Result<(Greeted, Peer), Gone> {
-        let greeted = greet::as_dialler(connection, self.hello(neighbour)).await?;
-        let (key, now) = (connection.peer(), (self.config.limits.wall)());
-        let peer =
-            greet::judge(&greeted.hello, self.config.network, &key, now).map_err(Gone::Here)?;
-        Ok((greeted, peer))
-    }
-
     /// Makes a link of a connection whose both ends are members.
     pub(crate) async fn adopt(
         self: &Arc<Self>,
@@ -407,77 +244,6 @@ impl Endpoint {
         if link.announce_down() {
             self.tell(Event::Down(link.id, gone)).await;
         }
-    }
-
-    /// What is left to be said of the conduct of a link that has ended.
-    fn judge_last(&self, link: &Shared) {
-        let mut conduct = link.conduct.lock();
-        let before = conduct.is_slow();
-        for (reason, count) in conduct.end() {
-            let (link, peer) = (link.id, link.peer.short());
-            tracing::warn!(event = "record rejected", %link, peer, ?reason, count, "network");
-        }
-        self.slowed(before, false);
-    }
-
-    /// A neighbour is being read slower than it speaks, or no longer.
-    pub(crate) fn slowed(&self, before: bool, now: bool) {
-        match (before, now) {
-            (false, true) => {
-                self.counters.neighbours_slowed.add();
-                self.counters.slowdowns.add();
-            }
-            (true, false) => self.counters.neighbours_slowed.sub(),
-            (true, true) | (false, false) => {}
-        }
-    }
-
-    /// Records of a neighbour were believed.
-    pub(crate) fn taken(&self, link: LinkId, counts: [(Taken, u64); 3], bytes_of_news: u64) {
-        let mut news = 0;
-        for (taken, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
-            self.counters.records_received.add_by(taken, count);
-            news += if taken == Taken::News { count } else { 0 };
-        }
-        if news > 0
-            && let Some(link) = self.links.get(link)
-        {
-            link.conduct.lock().give_back(news, bytes_of_news);
-            link.given_back.notify_one();
-        }
-    }
-
-    /// Records of a neighbour were turned away.
-    pub(crate) fn rejected(&self, link: LinkId, rejected: &Rejected) {
-        let link = self.links.get(link);
-        for (reason, count, record) in rejected.iter() {
-            self.counters.records_rejected.add_by(reason, count);
-            // Of a link that is gone all was said.
-            let Some(link) = &link else { continue };
-            let now = self.clock.now();
-            let (say, judged) = link.conduct.lock().rejected(reason, count, now);
-            if let Some(count) = say {
-                let (link, peer) = (link.id, link.peer.short());
-                tracing::warn!(event = "record rejected", %link, peer, ?reason, count, ?record, "network");
-            }
-            if let Err(close) = judged {
-                self.expel(link, close);
-            }
-        }
-    }
-
-    /// Ends the link with a node that misbehaves; it may not come back for a while.
-    pub(crate) fn expel(&self, link: &Shared, close: Close) {
-        let away = self.penalties.lock().add(link.peer, close, self.clock.now());
-        if link.close_once(close) {
-            let (link, peer, away) = (link.id, link.peer.short(), away.as_secs());
-            tracing::warn!(event = "neighbour expelled", %link, peer, why = %close, away, "network");
-        }
-    }
-
-    /// Why `node` may not come back yet.
-    pub(crate) fn penalty_of(&self, node: &NodeId) -> Option<Close> {
-        self.penalties.lock().of(node, self.clock.now())
     }
 
     /// Sends a frame to a neighbour; true when that is enough for now.
