@@ -120,10 +120,10 @@ pub fn lab_service(lab: &Lab, host: Host, name: &str, port: u16) -> Process {
     server
 }
 
-/// Starts the caller of the lab program on a host: 50 calls a second and so many streams until its input is closed.
-pub fn lab_load(lab: &Lab, host: Host, proxy: &str, streams: u32) -> Process {
+/// Starts the caller of the lab program on a host: `rate` calls a second and so many streams until its input is closed.
+pub fn lab_load(lab: &Lab, host: Host, proxy: &str, rate: u32, streams: u32) -> Process {
     let mut command = lab.command(host, lab_program());
-    command.args(["load", proxy, "50", &streams.to_string()]);
+    command.args(["load", proxy, &rate.to_string(), &streams.to_string()]);
     Process::start_with_input("lab load", &mut command)
 }
 

@@ -17,6 +17,8 @@ pub const ECHO: &str = "lab.echo";
 pub const ECHO_PORT: u16 = 19100;
 /// Trials of every fault.
 pub const TRIALS: usize = 5;
+/// Calls a second while something breaks.
+pub const RATE: u32 = 50;
 /// Streams open beside the calls.
 pub const STREAMS: u32 = 5;
 
@@ -71,22 +73,34 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Starts 50 calls a second and [`STREAMS`] streams on the laptop and waits until both flow.
+    /// Starts [`RATE`] calls a second and [`STREAMS`] streams on the laptop and waits until both flow.
     pub fn start(lab: &Lab) -> Self {
         Self::start_on(lab, Host::Laptop)
     }
 
     /// As [`Calls::start`], from another host.
     pub fn start_on(lab: &Lab, host: Host) -> Self {
-        let process = programs::lab_load(lab, host, PROXY, STREAMS);
+        Self::start_many(lab, host, RATE, STREAMS)
+    }
+
+    /// Starts `rate` calls a second and `streams` streams on a host and waits until both flow.
+    pub fn start_many(lab: &Lab, host: Host, rate: u32, streams: u32) -> Self {
+        let process = programs::lab_load(lab, host, PROXY, rate, streams);
         let calls = Self { process };
         calls.wait("a second of answered calls", PATIENCE, |e| {
-            e.kind == Kind::Unary && e.status == 0 && e.id >= 50
+            e.kind == Kind::Unary && e.status == 0 && e.id >= u64::from(rate)
         });
-        for stream in 0..u64::from(STREAMS) {
+        for stream in 0..u64::from(streams) {
             calls.wait("every stream", PATIENCE, |e| e.kind == Kind::Message && e.id == stream);
         }
         calls
+    }
+
+    /// Waits until call number `id` has been answered.
+    pub fn wait_call(&self, id: u64, limit: Duration) {
+        self.wait(&format!("call {id}"), limit, |e| {
+            e.kind == Kind::Unary && e.status == 0 && e.id >= id
+        });
     }
 
     /// Waits for an event that is like this.

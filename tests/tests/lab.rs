@@ -70,7 +70,7 @@ fn hosts_reach_each_other_until_a_fault_says_otherwise() {
 fn the_load_program_sees_answers_streams_and_a_service_that_dies() {
     let Some(lab) = Lab::new() else { return };
     let mut service = programs::lab_service(&lab, Host::Eu, "one", 19100);
-    let mut load = programs::lab_load(&lab, Host::Eu, "127.0.0.1:19100", 2);
+    let mut load = programs::lab_load(&lab, Host::Eu, "127.0.0.1:19100", tests::scenario::RATE, 2);
     load.wait_line(0, "a hundredth call", PATIENCE, |line| line.contains(r#""id":100,"#));
     service.kill9();
     load.wait_line(0, "a failure", PATIENCE, |line| {

@@ -27,7 +27,8 @@ fn beside_others(program: &str, args: &[&str]) -> Option<Ran> {
     network.laptop.wait_service("web");
     network.laptop.wait_service("lab.echo");
 
-    let mut others: Process = programs::lab_load(&lab, Host::Laptop, PROXY, 2);
+    let mut others: Process =
+        programs::lab_load(&lab, Host::Laptop, PROXY, tests::scenario::RATE, 2);
     others.wait_line(0, "calls before the load", PATIENCE, |line| line.contains(r#""id":25,"#));
     let program = process::found(program).expect("it was there a moment ago");
     let ran = process::run(lab.command(Host::Laptop, program).args(args), b"", PATIENCE * 3);
