@@ -6,12 +6,14 @@
 mod answer;
 mod change;
 mod detect;
+mod forward;
 mod read;
 mod rules;
 mod wait;
 mod why;
 
 pub use change::make_ticket;
+pub use forward::MAX_HELD;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -139,6 +141,7 @@ fn routes(node: Arc<Node>) -> Router {
         .route("/v1/join", post(change::join))
         .route("/v1/expose", post(change::expose))
         .route("/v1/unexpose", post(change::unexpose))
+        .route("/v1/forward", post(forward::forward))
         .route("/v1/down", post(change::down))
         .route(
             "/v1/rules",

@@ -8,7 +8,9 @@ pub mod describe;
 pub mod divert;
 pub mod down;
 pub mod errors;
+pub mod exec;
 pub mod expose;
+pub mod forward;
 pub mod graph;
 pub mod invite;
 pub mod join;
@@ -138,6 +140,10 @@ enum Command {
     Stream(stream::StreamArgs),
     /// Offer something that already listens on a port.
     Expose(expose::ExposeArgs),
+    /// Make a port of this machine a service, wherever that is.
+    Forward(forward::ForwardArgs),
+    /// Run a command that finds services as if they were on this machine.
+    Exec(exec::ExecArgs),
     /// Withdraw what was exposed.
     Unexpose(expose::UnexposeArgs),
     /// What is decided about the calls of services: apply, get, rm, test.
@@ -201,6 +207,8 @@ fn run(command: Command, global: &Global) -> Result<Exit, Problem> {
         Command::Call(args) => block(call::run(args, global)),
         Command::Stream(args) => block(stream::run(args, global)),
         Command::Expose(args) => block(expose::run(args, global)),
+        Command::Forward(args) => block(forward::run(args, global)),
+        Command::Exec(args) => block(exec::run(args, global)),
         Command::Unexpose(args) => block(expose::withdraw(args, global)),
         Command::Rules(command) => block(rules::run(command, global)),
         Command::Serve(args) => block(serve::run(args, global)),

@@ -19,6 +19,8 @@ use crate::error::{Exit, Problem};
 
 /// The largest answer that is read: a table of 100 000 instances is about 30 MB.
 const MAX_ANSWER: usize = 256 * 1024 * 1024;
+/// The longest answer of something that is held.
+const MAX_LINE: usize = 64 * 1024;
 /// Sockets looked at when no node is named.
 const MAX_SOCKETS: usize = 256;
 
@@ -97,27 +99,72 @@ impl Client {
         read(self.ask(Method::POST, path, body.into()).await?)
     }
 
+    /// Has something done that lasts as long as what this gives is held.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn hold<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<(T, Held), Problem> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| Problem::bug(format!("a request cannot be written: {error}")))?;
+        let (mut sender, connection) = self.connect().await?;
+        // Ends with the body: nothing else is asked on it.
+        let connection = tokio::spawn(connection);
+        let request = request(Method::POST, path, body.into())?;
+        let answer = async {
+            let response =
+                sender.send_request(request).await.map_err(|error| self.closed(&error))?;
+            let (status, mut body) = (response.status(), response.into_body());
+            let mut line = Vec::new();
+            while !(status.is_success() && line.contains(&b'\n')) && line.len() < MAX_LINE {
+                match body.frame().await {
+                    Some(Ok(frame)) => line.extend(frame.into_data().unwrap_or_default()),
+                    Some(Err(error)) => return Err(self.closed(&error)),
+                    None => break,
+                }
+            }
+            Ok((status, line, body))
+        };
+        let (status, line, body) = match tokio::time::timeout(self.timeout, answer).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(self.slow()),
+        };
+        let document = read(understood(status, &line)?)?;
+        Ok((document, Held { body, connection, _sender: sender }))
+    }
+
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Value, Problem> {
         let (status, body) =
             match tokio::time::timeout(self.timeout, self.exchange(method, path, body)).await {
                 Ok(answer) => answer?,
-                Err(_) => {
-                    let waited = crate::config::duration::show(self.timeout);
-                    let what = format!("the node did not answer within {waited}");
-                    return Err(Problem::new("M8004", Exit::Unreachable, what)
-                        .why(format!("it was asked on {}", self.socket.display()))
-                        .attempt("micro network status --timeout 60s", "allow more"));
-                }
+                Err(_) => return Err(self.slow()),
             };
-        let document: Result<Value, _> = serde_json::from_slice(&body);
-        match document {
-            // A node that is not ready says so with 503 and the same document.
-            Ok(document) if status.is_success() || document.get("error").is_none() => Ok(document),
-            Ok(mut document) => Err(reported(status, document["error"].take())),
-            Err(error) => Err(Problem::new("M8002", Exit::Failed, "the node's answer is not JSON")
-                .why(format!("status {status}: {error}"))
-                .attempt("micro version", "use the micro of the running node")),
-        }
+        understood(status, &body)
+    }
+
+    fn slow(&self) -> Problem {
+        let waited = crate::config::duration::show(self.timeout);
+        let what = format!("the node did not answer within {waited}");
+        Problem::new("M8004", Exit::Unreachable, what)
+            .why(format!("it was asked on {}", self.socket.display()))
+            .attempt("micro network status --timeout 60s", "allow more")
+    }
+
+    fn closed(&self, error: &dyn std::fmt::Display) -> Problem {
+        Problem::new("M6010", Exit::NoNode, "the node closed the admin socket")
+            .why(format!("{}: {error}", self.socket.display()))
+            .attempt("micro network", "start one")
+    }
+
+    async fn connect(&self) -> Result<(Sender, Connection), Problem> {
+        check_owner(&self.socket)?;
+        let stream =
+            UnixStream::connect(&self.socket).await.map_err(|error| self.absent(&error))?;
+        let made = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        made.map_err(|error| self.closed(&error))
     }
 
     async fn exchange(
@@ -126,29 +173,14 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), Problem> {
-        let broken = |error: &dyn std::fmt::Display| {
-            Problem::new("M6010", Exit::NoNode, "the node closed the admin socket")
-                .why(format!("{}: {error}", self.socket.display()))
-                .attempt("micro network", "start one")
-        };
-        check_owner(&self.socket)?;
-        let stream =
-            UnixStream::connect(&self.socket).await.map_err(|error| self.absent(&error))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| broken(&error))?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(http::header::HOST, "micro")
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(|error| Problem::bug(format!("no request for {path:?}: {error}")))?;
+        let (mut sender, connection) = self.connect().await?;
+        let request = request(method, path, body)?;
         let answer = async {
-            let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+            let response =
+                sender.send_request(request).await.map_err(|error| self.closed(&error))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER);
-            let body = body.collect().await.map_err(|error| broken(&error))?;
+            let body = body.collect().await.map_err(|error| self.closed(&error))?;
             Ok((status, body.to_bytes()))
         };
         // The connection is driven here and ends with the answer: no task is left behind.
@@ -167,6 +199,53 @@ impl Client {
                 .attempt("micro network", "run your own");
         }
         no_node(&self.socket, &error.to_string())
+    }
+}
+
+type Sender = hyper::client::conn::http1::SendRequest<Full<Bytes>>;
+type Connection = hyper::client::conn::http1::Connection<TokioIo<UnixStream>, Full<Bytes>>;
+
+/// Something that the node does as long as this lives.
+#[derive(Debug)]
+pub struct Held {
+    body: hyper::body::Incoming,
+    connection: tokio::task::JoinHandle<hyper::Result<()>>,
+    _sender: Sender,
+}
+
+impl Held {
+    /// Waits until the node has ended it.
+    pub async fn ended(&mut self) {
+        while let Some(Ok(_)) = self.body.frame().await {}
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+fn request(method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Problem> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::HOST, "micro")
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
+        .map_err(|error| Problem::bug(format!("no request for {path:?}: {error}")))
+}
+
+/// The document of an answer, or the problem that it reports.
+fn understood(status: StatusCode, body: &[u8]) -> Result<Value, Problem> {
+    let document: Result<Value, _> = serde_json::from_slice(body);
+    match document {
+        // A node that is not ready says so with 503 and the same document.
+        Ok(document) if status.is_success() || document.get("error").is_none() => Ok(document),
+        Ok(mut document) => Err(reported(status, document["error"].take())),
+        Err(error) => Err(Problem::new("M8002", Exit::Failed, "the node's answer is not JSON")
+            .why(format!("status {status}: {error}"))
+            .attempt("micro version", "use the micro of the running node")),
     }
 }
 

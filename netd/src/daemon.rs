@@ -176,6 +176,8 @@ pub async fn start(
         desk: member.desk.clone(),
         tunnel: tunnel.clone(),
         proxy: proxy.clone(),
+        data: data.handle(),
+        forwards: Arc::new(tokio::sync::Semaphore::new(admin::MAX_HELD)),
         shared: Arc::clone(&shared),
         asks: asks.clone(),
         proxy_at,

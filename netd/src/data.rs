@@ -31,6 +31,11 @@ impl Data {
         Ok(Self { handle, stop, thread: Some(thread.map_err(failed)?) })
     }
 
+    /// The way there for parts that do not keep it alive.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
     /// Runs `work` there and waits for what it gives.
     ///
     /// # Errors

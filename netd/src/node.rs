@@ -51,6 +51,10 @@ pub struct Node {
     pub tunnel: Tunnel,
     /// The data plane.
     pub proxy: Proxy,
+    /// Where it runs.
+    pub data: tokio::runtime::Handle,
+    /// Room for forwarded ports that somebody holds.
+    pub forwards: Arc<tokio::sync::Semaphore>,
     /// What the router's task shares.
     pub shared: Arc<Shared>,
     /// The way to the router.

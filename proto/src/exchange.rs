@@ -147,6 +147,12 @@ impl Reader {
         self.chunk = chunk;
     }
 
+    /// What arrived behind the last part: where frames are followed by something else.
+    #[must_use]
+    pub fn into_rest(self) -> Bytes {
+        self.chunk
+    }
+
     /// Whether the stream may end here: no frame is half read.
     #[must_use]
     pub fn is_between_frames(&self) -> bool {

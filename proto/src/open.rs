@@ -22,7 +22,9 @@ pub const MAX_HOPS: u8 = 16;
 pub enum OpenKind {
     /// One HTTP exchange: gRPC, HTTP/1.1 or HTTP/2, as frames of [`crate::exchange`].
     Exchange,
-    /// Bytes both ways, with half-close.
+    /// Bytes both ways, each with its own end. The node of the service begins with one frame of
+    /// [`crate::exchange`]: `LOAD` once the instance has taken the connection, `FAULT` if none has.
+    /// Nothing is sent to it before.
     Bytes,
     /// [`crate::join::JoinRequest`], then its answer; allowed before membership is proven.
     Join,

@@ -1,5 +1,7 @@
 //! Calls of other nodes: checked, given to an instance here, answered on the same stream.
 
+mod raw;
+
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -40,6 +42,10 @@ pub(crate) async fn serve(shared: &Arc<Shared>, mut incoming: Incoming) {
 async fn call(shared: Arc<Shared>, arrival: Arrival) {
     let began = Instant::now();
     let Arrival { grant, open, stream, .. } = arrival;
+    if open.kind == OpenKind::Bytes {
+        // Boxed, for the common road is the other one.
+        return Box::pin(raw::serve(&shared, &grant, &open, stream)).await;
+    }
     let mut sink = Box::new(FrameSink::new(stream.send));
     let reader = Box::new(PartReader::new(stream.recv));
     let budget = (open.budget > 0).then(|| Duration::from_micros(open.budget));
@@ -71,25 +77,10 @@ async fn begin(
     mut reader: Box<PartReader>,
     deadline: &mut Deadline,
 ) -> Result<(Reply, bool, Report), Error> {
-    if shared.is_draining() {
-        return Err(Error::Draining);
-    }
     if open.kind != OpenKind::Exchange {
         return Err(Error::Malformed("this node does not serve calls of this kind"));
     }
-    shared.balance.measure();
-    shared.balance.admit(|| deadline.left())?;
-    if open.hops == 0 {
-        return Err(Error::TooManyHops);
-    }
-    let service = std::str::from_utf8(&open.service).ok().and_then(|name| name.parse().ok());
-    let service: ServiceName = service.ok_or(Error::Malformed("the service is not a name"))?;
-    if !grant.grant().may_call(service.namespace()) {
-        return Err(Error::NotAllowed(
-            "the grant of the caller's node does not cover this service",
-        ));
-    }
-    let instance = instance(shared, &service, &open.instance)?;
+    let (service, instance) = asked_for(shared, grant, open, deadline)?;
     let head = deadline.race(pin!(head(shared, &mut reader))).await?;
     let head = heads::read_request(head).map_err(|_| Error::Malformed("not a head"))?;
     let mut head = Box::new(head);
@@ -121,6 +112,32 @@ async fn begin(
     reply.held.instance = Some(at);
     headers::clean_response(&mut reply.headers);
     Ok((reply, grpc, load))
+}
+
+/// What a call is for, once it is known that it may be made and that there is time for it.
+fn asked_for(
+    shared: &Shared,
+    grant: &Credential,
+    open: &Open,
+    deadline: &Deadline,
+) -> Result<(ServiceName, Found), Error> {
+    if shared.is_draining() {
+        return Err(Error::Draining);
+    }
+    shared.balance.measure();
+    shared.balance.admit(|| deadline.left())?;
+    if open.hops == 0 {
+        return Err(Error::TooManyHops);
+    }
+    let service = std::str::from_utf8(&open.service).ok().and_then(|name| name.parse().ok());
+    let service: ServiceName = service.ok_or(Error::Malformed("the service is not a name"))?;
+    if !grant.grant().may_call(service.namespace()) {
+        return Err(Error::NotAllowed(
+            "the grant of the caller's node does not cover this service",
+        ));
+    }
+    let instance = instance(shared, &service, &open.instance)?;
+    Ok((service, instance))
 }
 
 impl Shared {

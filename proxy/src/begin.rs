@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Request, Uri};
 use proto::Selector;
 
 use crate::body::Body;
-use crate::carry::{Call, Held, Reply};
+use crate::carry::{Call, Form, Held, Reply};
 use crate::deadline::{self, Deadline};
 use crate::error::Error;
 use crate::headers::{self, Asked, MICRO_IDEMPOTENT};
@@ -55,14 +55,25 @@ impl Shared {
         let source = Source::new(body, grpc.then_some(self.limits.message), &self.metrics.up);
         let source = source.replayable(self.limits.replay);
         let source = Box::new(source);
-        let mut call = Call { head, source, service, selector, grpc, idempotent, ruled: None };
+        let form = if grpc { Form::Grpc } else { Form::Http };
+        let mut call = Call { head, source, service, selector, form, idempotent, ruled: None };
         self.rule(&mut call, deadline).await?;
         let mut reply = self.carry(&mut call, deadline).await?;
         headers::clean_response(&mut reply.headers);
         Ok(reply)
     }
 
-    fn meaning(&self, head: &mut RequestHead, asked: Asked, grpc: bool) -> Result<Meaning, Error> {
+    /// What a request is for: `asked` and its headers say what the instance must be like.
+    ///
+    /// # Errors
+    /// [`Error::NoService`] for a name that nobody has; [`Error::Filter`] and its like for labels
+    /// that cannot be read.
+    pub(crate) fn meaning(
+        &self,
+        head: &mut RequestHead,
+        asked: Asked,
+        grpc: bool,
+    ) -> Result<Meaning, Error> {
         let routes = self.routes.load();
         let mut known = None;
         for name in target::names(head, grpc) {
@@ -104,7 +115,8 @@ impl Shared {
     }
 }
 
-enum Meaning {
+/// What a request is for.
+pub(crate) enum Meaning {
     /// One of our own services.
     Own,
     /// A service of the network.
@@ -153,7 +165,7 @@ fn one_authority(head: &mut RequestHead) -> Result<(), Error> {
 /// [`Error::Malformed`] for a tunnel (`CONNECT`) or a path that is none.
 pub(crate) fn check_line(method: &Method, uri: &Uri) -> Result<http::uri::PathAndQuery, Error> {
     if method == Method::CONNECT {
-        return Err(Error::Malformed("CONNECT is not served here"));
+        return Err(Error::Malformed("CONNECT begins a connection, it does not follow on one"));
     }
     if uri.authority().is_some() && uri.scheme().is_none() {
         // Only `CONNECT` names nothing but a host (RFC 9112 §3.2.3).

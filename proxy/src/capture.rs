@@ -12,32 +12,44 @@ use crate::detect::{self, Captured, Protocol};
 use crate::metrics::Turned;
 use crate::proxy::{Shared, drained};
 use crate::turn_away::turn_away;
-use crate::{http1, http2, socket};
+use crate::{connect, http1, http2, socket, socks};
 
 /// Pause after the system gave no socket: long enough not to spin, short enough that nobody
 /// notices once there are sockets again.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Accepts until the proxy drains. No error of `accept` ends it: the next one may succeed
-/// (tonic stopped here once, CVE-2024-47609).
+/// Accepts programs that say what they want, until the proxy drains.
 pub(crate) async fn serve(shared: &Arc<Shared>, listener: TcpListener) {
-    if let Ok(address) = listener.local_addr() {
-        shared.deliver.listens(address);
-    }
+    let listens = listener.local_addr().map(|address| shared.deliver.listens(address));
+    accept_all(shared, &listener, |shared, socket, peer| async move {
+        connection(&shared, socket, peer).await;
+    })
+    .await;
+    drop(listens);
+}
+
+/// Accepts until the proxy drains, and has `serve` see to each connection. No error of `accept` ends
+/// it: the next one may succeed (tonic stopped here once, CVE-2024-47609).
+pub(crate) async fn accept_all<F: Future<Output = ()> + Send + 'static>(
+    shared: &Arc<Shared>,
+    listener: &TcpListener,
+    serve: impl Fn(Arc<Shared>, TcpStream, SocketAddr) -> F,
+) {
     let mut draining = shared.draining.subscribe();
     let mut reserve = Reserve::new();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(shared, &listener) => accepted,
+            accepted = accept(shared, listener) => accepted,
             () = drained(&mut draining) => return,
         };
         match accepted {
             Ok((socket, peer, permit)) => {
-                let shared = Arc::clone(shared);
+                let connections = shared.metrics.connections.clone();
+                let served = serve(Arc::clone(shared), socket, peer);
                 tokio::spawn(async move {
-                    shared.metrics.connections.inc();
-                    connection(&shared, socket, peer).await;
-                    shared.metrics.connections.dec();
+                    connections.inc();
+                    served.await;
+                    connections.dec();
                     drop(permit);
                 });
             }
@@ -45,7 +57,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, listener: TcpListener) {
             Err(error) => {
                 shared.metrics.turned(Turned::Exhausted);
                 tracing::warn!(%error, "no socket for a new connection");
-                reserve.turn_away(&listener).await;
+                reserve.turn_away(listener).await;
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -116,6 +128,8 @@ async fn connection(shared: &Arc<Shared>, mut stream: TcpStream, peer: SocketAdd
         Ok(Ok((Protocol::Http1, seen))) => {
             http1::serve(shared, Captured::new(stream, seen)).await;
         }
+        Ok(Ok((Protocol::Connect, seen))) => connect::serve(shared, stream, seen).await,
+        Ok(Ok((Protocol::Socks, seen))) => socks::serve(shared, stream, seen).await,
         Ok(Ok((Protocol::Unknown, _))) => {
             shared.metrics.turned(Turned::Unknown);
             detect::refuse(&mut stream).await;

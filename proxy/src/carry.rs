@@ -5,6 +5,7 @@ mod choose;
 mod hedge;
 pub(crate) mod leg;
 pub(crate) mod outcome;
+pub(crate) mod raw;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -32,11 +33,22 @@ pub(crate) struct Call {
     pub(crate) source: Box<Source>,
     pub(crate) service: String,
     pub(crate) selector: Selector,
-    pub(crate) grpc: bool,
+    pub(crate) form: Form,
     /// Its caller said that doing it twice does no harm.
     pub(crate) idempotent: bool,
     /// What a rule says of it.
     pub(crate) ruled: Option<Box<Ruled>>,
+}
+
+/// What a call is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A gRPC exchange.
+    Grpc,
+    /// Any other HTTP exchange.
+    Http,
+    /// Bytes both ways.
+    Bytes,
 }
 
 /// A response that has begun.

@@ -7,6 +7,7 @@ mod resets;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
@@ -23,7 +24,22 @@ pub(crate) struct Deliver {
     hosts: Mutex<HashMap<Arc<str>, Arc<Host>, foldhash::fast::RandomState>>,
     limits: Arc<Limits>,
     /// Where this proxy itself listens: never dialled, for the call would come back for ever.
-    own: Mutex<Vec<SocketAddr>>,
+    own: Arc<Mutex<Vec<SocketAddr>>>,
+}
+
+/// An address at which this proxy listens.
+pub(crate) struct Listens {
+    own: Arc<Mutex<Vec<SocketAddr>>>,
+    address: SocketAddr,
+}
+
+impl Drop for Listens {
+    fn drop(&mut self) {
+        let mut own = self.own.lock();
+        if let Some(at) = own.iter().position(|own| *own == self.address) {
+            own.swap_remove(at);
+        }
+    }
 }
 
 /// The connections to one address.
@@ -36,12 +52,13 @@ pub(crate) struct Host {
 
 impl Deliver {
     pub(crate) fn new(limits: Arc<Limits>) -> Self {
-        Self { hosts: Mutex::default(), limits, own: Mutex::default() }
+        Self { hosts: Mutex::default(), limits, own: Arc::default() }
     }
 
-    /// Takes note of an address at which this proxy listens.
-    pub(crate) fn listens(&self, address: SocketAddr) {
+    /// Takes note of an address at which this proxy listens, until what it gives is dropped.
+    pub(crate) fn listens(&self, address: SocketAddr) -> Listens {
         self.own.lock().push(address);
+        Listens { own: Arc::clone(&self.own), address }
     }
 
     /// The connections to `address`.
@@ -68,8 +85,19 @@ impl Deliver {
     /// # Errors
     /// [`Error::Refused`]: nothing was sent.
     pub(crate) async fn dial(&self, host: &Host) -> Result<TcpStream, Error> {
-        let refused = |why: String| Error::Refused { instance: host.address.to_string(), why };
-        let address = &*host.address;
+        self.dial_address(&host.address, self.limits.connect).await
+    }
+
+    /// A new connection to `address`, a host and a port.
+    ///
+    /// # Errors
+    /// As [`Deliver::dial`].
+    pub(crate) async fn dial_address(
+        &self,
+        address: &str,
+        patience: Duration,
+    ) -> Result<TcpStream, Error> {
+        let refused = |why: String| Error::Refused { instance: address.to_owned(), why };
         if let Ok(address) = address.parse::<SocketAddr>()
             && self.own.lock().iter().any(|own| is_same_listener(*own, address))
         {
@@ -81,10 +109,10 @@ impl Deliver {
                 Err(_) => TcpStream::connect(address).await,
             }
         };
-        let socket = match tokio::time::timeout(self.limits.connect, dialled).await {
+        let socket = match tokio::time::timeout(patience, dialled).await {
             Ok(Ok(socket)) => socket,
             Ok(Err(error)) => return Err(refused(error.to_string())),
-            Err(_) => return Err(refused(format!("no answer in {:?}", self.limits.connect))),
+            Err(_) => return Err(refused(format!("no answer in {patience:?}"))),
         };
         socket::tune(&socket);
         Ok(socket)

@@ -1,6 +1,7 @@
 //! What a connection speaks, by its first bytes; none of them is lost.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+
+use crate::socks;
 
 /// The connection preface of HTTP/2 with prior knowledge (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -26,6 +29,10 @@ const REFUSAL_WAIT: Duration = Duration::from_millis(500);
 pub(crate) enum Protocol {
     Http1,
     Http2,
+    /// A `CONNECT` of HTTP/1.
+    Connect,
+    /// SOCKS 5.
+    Socks,
     Unknown,
 }
 
@@ -53,6 +60,12 @@ fn recognise(seen: &[u8]) -> Option<Protocol> {
     // `PRI` is nobody's method: a preface that goes wrong is no request (RFC 9113 §3.4).
     if seen.starts_with(b"PRI ") {
         return Some(Protocol::Unknown);
+    }
+    if seen.first() == Some(&socks::VERSION) {
+        return Some(Protocol::Socks);
+    }
+    if seen.starts_with(b"CONNECT ") {
+        return Some(Protocol::Connect);
     }
     let method = seen.iter().take(MAX_METHOD).take_while(|byte| byte.is_ascii_uppercase()).count();
     match seen.get(method) {
@@ -83,6 +96,11 @@ pub(crate) struct Captured {
 impl Captured {
     pub(crate) fn new(socket: TcpStream, seen: Bytes) -> Self {
         Self { seen, socket }
+    }
+
+    /// Where the program connected to.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
     }
 }
 

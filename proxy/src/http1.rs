@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::heads::RequestHead;
 use crate::load::InFlight;
 use crate::metrics::{Face, Outcome};
+use crate::outside;
 use crate::proxy::{Shared, drained};
 use crate::pump::Pump;
 use crate::relay::broke_off;
@@ -42,9 +43,10 @@ const LINE: usize = 8 * 1024;
 
 /// Serves one connection until it ends.
 pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
+    let leaves = io.local_addr().is_ok_and(outside::may_leave);
     let service = service_fn(|request| {
         let shared = Arc::clone(shared);
-        async move { Ok::<_, Infallible>(call(shared, request).await) }
+        async move { Ok::<_, Infallible>(call(shared, request, leaves).await) }
     });
     let connection = Builder::new()
         .timer(TokioTimer::new())
@@ -73,7 +75,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
 }
 
 /// One call, from its head to the head of its response; the body of that carries the rest.
-async fn call(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Carried> {
+async fn call(shared: Arc<Shared>, request: Request<Incoming>, leaves: bool) -> Response<Carried> {
     let began = Instant::now();
     let (mut parts, incoming) = request.into_parts();
     let form = Form::of(&parts.headers, false);
@@ -81,7 +83,8 @@ async fn call(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Carri
         Some(counted) => match check(&parts, shared.limits.head as usize) {
             Ok(path) => {
                 let uri = std::mem::take(&mut parts.uri).into_parts();
-                if uri.authority.is_some() {
+                let absolute = uri.authority.is_some();
+                if absolute {
                     // An absolute target replaces the Host field (RFC 9112 §3.2.2).
                     parts.headers.remove(header::HOST);
                 }
@@ -92,7 +95,13 @@ async fn call(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Carri
                     headers: parts.headers,
                 });
                 let mut none = Deadline::default();
-                let begun = shared.begin(head, Body::http1(incoming), false, &mut none).await;
+                let body = Body::http1(incoming);
+                let begun = if absolute && leaves && shared.names_outside(&head) {
+                    // Boxed, for it is the rare road.
+                    Box::pin(shared.begin_outside(head, body)).await
+                } else {
+                    shared.begin(head, body, false, &mut none).await
+                };
                 begun.map(|reply| (reply, counted))
             }
             Err(error) => Err(error),

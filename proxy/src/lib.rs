@@ -13,6 +13,8 @@
 //! | [`proxy`](crate::Proxy) | the facade: [`Proxy`], [`Config`] |
 //! | `capture`, `detect` | how a connection arrives and what it speaks |
 //! | `http1`, `http2` | one protocol of callers each |
+//! | `connect`, `socks` | proxies for programs that take one; `outside`: what is not of the network |
+//! | `tcp`, `splice` | bytes of any protocol, both ways, each with its own end |
 //! | `target`, `headers` | what a request asks for; what passes and what is stripped |
 //! | `carry`, [`balance`] | choosing an instance, trying again where that is safe |
 //! | `deliver` | connections to the instances of this node |
@@ -31,6 +33,7 @@ mod begin;
 pub mod body;
 mod capture;
 mod carry;
+mod connect;
 mod deadline;
 mod deliver;
 mod detect;
@@ -44,6 +47,7 @@ pub mod limits;
 mod load;
 mod message;
 mod metrics;
+mod outside;
 pub mod own;
 pub mod proxy;
 mod pump;
@@ -53,9 +57,12 @@ pub mod routes;
 mod ruled;
 mod sink;
 mod socket;
+mod socks;
 mod source;
+mod splice;
 mod strict;
 mod target;
+mod tcp;
 mod turn_away;
 
 pub use body::Body;
@@ -66,3 +73,4 @@ pub use proxy::{Admit, Config, Drain, Proxy, Stranger};
 pub use registrar::{Registrar, RegistrarError};
 pub use routes::Published;
 pub use target::asked;
+pub use tcp::Destination;

@@ -18,6 +18,10 @@ pub(crate) enum Face {
     Http2,
     Grpc,
     Link,
+    /// Bytes over TCP.
+    Tcp,
+    /// The same, from another node.
+    LinkTcp,
 }
 
 /// How a call ended.
@@ -34,7 +38,8 @@ pub(crate) enum Outcome {
     Cancelled,
 }
 
-const FACES: [Face; 4] = [Face::Http1, Face::Http2, Face::Grpc, Face::Link];
+const FACES: [Face; 6] =
+    [Face::Http1, Face::Http2, Face::Grpc, Face::Link, Face::Tcp, Face::LinkTcp];
 const OUTCOMES: [Outcome; 8] = [
     Outcome::Answered,
     Outcome::NoService,

@@ -18,6 +18,7 @@ use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::own::Own;
 use crate::routes::Published;
+use crate::tcp::{self, Destination};
 
 /// Whether the program at `peer` may use the listener at `local`: the place for the check of its
 /// owner. Called once a connection, on the thread of the data plane; it must not wait.
@@ -107,6 +108,20 @@ impl Proxy {
     /// Returns when the proxy drains.
     pub async fn serve(&self, listener: TcpListener) {
         capture::serve(&self.0, listener).await;
+    }
+
+    /// Takes connections at `listener` for one service, whatever they carry, each in a task of the
+    /// runtime this runs on. Returns when the proxy drains; dropped, it takes no more, and those
+    /// there are go on.
+    pub async fn forward(&self, listener: TcpListener, to: Destination) {
+        let listens = listener.local_addr().map(|address| self.0.deliver.listens(address));
+        let to = Arc::new(to);
+        capture::accept_all(&self.0, &listener, |shared, socket, peer| {
+            let to = Arc::clone(&to);
+            async move { tcp::serve(&shared, socket, peer, &to).await }
+        })
+        .await;
+        drop(listens);
     }
 
     /// Takes the calls of other nodes, each in a task of the runtime this runs on. Returns when the

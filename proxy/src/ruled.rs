@@ -17,7 +17,7 @@ use router::{Decision, Headers, RequestView, Routes};
 
 use crate::balance::Rate;
 use crate::balance::shell::Balance;
-use crate::carry::Call;
+use crate::carry::{Call, Form};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::headers::{MICRO_FROM_SERVICE, MICRO_MIRROR};
@@ -148,7 +148,8 @@ impl Shared {
         if let Some(status) = first.abort {
             return Err(Error::Aborted { rule: first.rule, status });
         }
-        if let Some(mirror) = first.mirror {
+        // Bytes are for one who answers: there is nothing to copy before they come.
+        if let Some(mirror) = first.mirror.filter(|_| call.form != Form::Bytes) {
             self.mirror(call, mirror, deadline).await?;
         }
         Ok(())
@@ -194,7 +195,7 @@ const MIRROR_WAIT: Duration = Duration::from_secs(30);
 /// `Struct.Method` of a gRPC path, the path itself otherwise.
 fn endpoint(call: &Call) -> String {
     let path = call.head.path.path();
-    if !call.grpc {
+    if call.form != Form::Grpc {
         return path.to_owned();
     }
     let mut parts = path.strip_prefix('/').unwrap_or(path).splitn(2, '/');

@@ -52,6 +52,15 @@ fn path_names(path: &str) -> (Option<&str>, Option<&str>) {
     (prefix.filter(|prefix| !prefix.is_empty()), segment)
 }
 
+/// Whether a host is a name under which only services are.
+pub(crate) fn is_ours(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    SUFFIXES.iter().any(|suffix| {
+        let at = host.len().checked_sub(suffix.len());
+        at.and_then(|at| host.get(at..)).is_some_and(|end| end.eq_ignore_ascii_case(suffix))
+    })
+}
+
 /// The service that a host names; `None` for addresses and for this machine.
 fn host_name(host: &str) -> Option<&str> {
     let host = host.strip_suffix('.').unwrap_or(host);

@@ -21,7 +21,7 @@ use crate::target::is_grpc;
 
 /// How long a stranger may take to say what it speaks and to read the refusal: less than others,
 /// so that their places are not held by it.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// Streams of one stranger that are answered at once.
 const STREAMS: u32 = 8;
 /// Bytes of a request that are read and dropped, so that the refusal is not lost with them.
@@ -37,13 +37,14 @@ pub(crate) async fn turn_away(shared: &Arc<Shared>, stream: TcpStream, stranger:
 
 async fn tell(mut stream: TcpStream, error: &Error, node: &str) {
     match detect::protocol(&mut stream).await {
-        Ok((Protocol::Http1, _)) => http1(stream, error, node).await,
+        Ok((Protocol::Http1 | Protocol::Connect, _)) => http1(stream, error, node).await,
         Ok((Protocol::Http2, seen)) => http2(Captured::new(stream, seen), error, node).await,
-        Ok((Protocol::Unknown, _)) | Err(_) => {}
+        Ok((Protocol::Socks | Protocol::Unknown, _)) | Err(_) => {}
     }
 }
 
-async fn http1(mut stream: TcpStream, error: &Error, node: &str) {
+/// Says `error` as the answer to a request that need not have been read whole.
+pub(crate) async fn http1(mut stream: TcpStream, error: &Error, node: &str) {
     let (head, body) = whole(error, node, &Form::Text).await;
     let mut out = format!("HTTP/1.1 {}\r\nconnection: close\r\n", head.status());
     for (name, value) in head.headers() {

@@ -69,7 +69,9 @@ async fn page(request: Request<Incoming>) -> Response<Any> {
             let broken = Response::builder().status(500).header("micro-error", "M0001");
             broken.body(full("mine")).unwrap()
         }
-        "/mirror" => Response::new(request.into_body().map_err(|error| panic!("a request body broke: {error}")).boxed()),
+        "/mirror" => Response::new(
+            request.into_body().map_err(|error| panic!("a request body broke: {error}")).boxed(),
+        ),
         "/big" => {
             let chunk = Bytes::from(vec![b'z'; 64 * 1024]);
             let frames = (0..BIG / chunk.len()).map(move |_| Ok(Frame::data(chunk.clone())));

@@ -290,7 +290,10 @@ fn protocol(name: &str) -> Result<Protocol, Problem> {
         "grpc" => Ok(Protocol::Grpc),
         "http" | "http1" => Ok(Protocol::Http1),
         "http2" | "h2c" => Ok(Protocol::Http2),
-        other => Err(malformed(&format!("protocol {other:?}: grpc, http and http2 are delivered"))),
+        "tcp" => Ok(Protocol::Tcp),
+        other => {
+            Err(malformed(&format!("protocol {other:?}: grpc, http, http2 and tcp are delivered")))
+        }
     }
 }
 

@@ -94,7 +94,10 @@ async fn http1(address: &str) -> Result<Protocol, Problem> {
         Ok(Ok(_) | Err(_)) | Err(_) => {
             Err(Problem::new("M7004", Exit::Failed, format!("cannot tell what {address} speaks"))
                 .why("it takes connections but answers neither HTTP/2 nor HTTP/1.1")
-                .attempt("micro expose NAME PORT --protocol grpc", "says it: grpc, http or http2"))
+                .attempt(
+                    "micro expose NAME PORT --protocol tcp",
+                    "says it: grpc, http, http2 or tcp",
+                ))
         }
     }
 }

@@ -21,6 +21,7 @@ enum Protocol {
     Grpc,
     Http,
     Http2,
+    Tcp,
 }
 
 /// `micro expose NAME PORT`
@@ -28,6 +29,7 @@ enum Protocol {
 #[command(after_help = "\
 Examples:
   micro expose shop 3000                       HTTP or gRPC, found out by asking
+  micro expose db 5432 --protocol tcp          anything else over TCP
   micro expose orders 10.0.0.7:9000 --protocol grpc --version v2 --label tier=gold")]
 pub struct ExposeArgs {
     /// Its name on the network.
@@ -89,10 +91,10 @@ pub async fn run(args: ExposeArgs, global: &Global) -> Result<Exit, Problem> {
     output.say(&format!("exposed {name} {arrow} {at} ({})", text::plain(&exposed.protocol)));
     let seen = format!("/v1/wait?for=services={}&timeout_ms={}", name, HEARD.as_millis());
     if client.get::<serde_json::Value>(&seen).await.is_ok() {
-        let call = if exposed.protocol == "grpc" {
-            format!("micro describe {name}")
-        } else {
-            format!("micro call {name} GET /")
+        let call = match exposed.protocol.as_str() {
+            "grpc" => format!("micro describe {name}"),
+            "tcp" => format!("micro forward {name}"),
+            _ => format!("micro call {name} GET /"),
         };
         output.say(&format!("visible.   try: {call}"));
     }

@@ -282,6 +282,12 @@ pub const CODES: &[Explained] = &[
         "serve every user of the machine: proxy.allow_users = [\"*\"]",
     ),
     one(
+        "M6006",
+        "a command cannot be started",
+        "the program is not there, or may not be run",
+        "check the name and the PATH; micro exec -- sh -c '...' for what a shell understands",
+    ),
+    one(
         "M6010",
         "no node is running",
         "nothing answers on the admin socket of this user",

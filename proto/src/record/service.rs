@@ -60,6 +60,8 @@ pub enum Protocol {
     Http1,
     /// Clear-text HTTP/2 with prior knowledge.
     Http2,
+    /// Bytes both ways over TCP, whatever they mean.
+    Tcp,
     /// A protocol this release does not deliver; the number of the wire.
     Other(u64),
 }
@@ -72,6 +74,7 @@ impl Protocol {
             Self::Grpc => "grpc",
             Self::Http1 => "http",
             Self::Http2 => "http2",
+            Self::Tcp => "tcp",
             Self::Other(_) => "other",
         }
     }
@@ -81,6 +84,7 @@ impl Protocol {
             Self::Grpc => 1,
             Self::Http1 => 2,
             Self::Http2 => 3,
+            Self::Tcp => 5,
             Self::Other(code) => code,
         }
     }
@@ -90,6 +94,7 @@ impl Protocol {
             1 => Self::Grpc,
             2 => Self::Http1,
             3 => Self::Http2,
+            5 => Self::Tcp,
             code => Self::Other(code),
         }
     }

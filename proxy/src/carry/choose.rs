@@ -6,7 +6,7 @@ use proto::NodeId;
 use proto::record::Protocol;
 use router::{Candidates, Instance, Lookup};
 
-use super::{Call, Tried};
+use super::{Call, Form, Tried};
 use crate::balance::shell::AtInstance;
 use crate::balance::{NoChoice, Pool};
 use crate::error::Error;
@@ -51,7 +51,7 @@ impl Shared {
             Lookup::Found(candidates) => candidates,
         };
         let fits = |instance: &Instance| {
-            delivers(instance.protocol, call.grpc) && !tried.contains(&instance.key.0)
+            delivers(instance.protocol, call.form) && !tried.contains(&instance.key.0)
         };
         let affinity = ruled.and_then(|ruled| ruled.affinity);
         let spill = ruled.and_then(|ruled| ruled.spill);
@@ -75,7 +75,11 @@ impl Shared {
             .map_err(|none| match none {
                 NoChoice::Full(limit) => Error::Overloaded { what: "the instance is", limit },
                 NoChoice::None => {
-                    let selector = if call.grpc { "gRPC" } else { "a protocol that is delivered" };
+                    let selector = match call.form {
+                        Form::Grpc => "gRPC",
+                        Form::Http => "HTTP",
+                        Form::Bytes => "a protocol over TCP",
+                    };
                     let (service, selector) = (service(), selector.to_owned());
                     Error::NoMatch { service, selector, mismatch: None }
                 }
@@ -83,12 +87,13 @@ impl Shared {
     }
 }
 
-/// Whether a request can be given to an instance that speaks `protocol`. gRPC needs HTTP/2: over
-/// HTTP/1 its answers would be misread.
-fn delivers(protocol: Protocol, grpc: bool) -> bool {
-    match protocol {
-        Protocol::Grpc | Protocol::Http2 => true,
-        Protocol::Http1 => !grpc,
-        Protocol::Other(_) => false,
+/// Whether a call can be given to an instance that speaks `protocol`. gRPC needs HTTP/2: over
+/// HTTP/1 its answers would be misread. Bytes are the caller's own affair.
+fn delivers(protocol: Protocol, form: Form) -> bool {
+    match (protocol, form) {
+        (Protocol::Grpc | Protocol::Http2, _) => true,
+        (Protocol::Http1, form) => form != Form::Grpc,
+        (Protocol::Tcp, form) => form == Form::Bytes,
+        (Protocol::Other(_), _) => false,
     }
 }

@@ -28,7 +28,7 @@ impl Shared {
             source: Box::new(source),
             service: call.service.clone(),
             selector: call.selector.clone(),
-            grpc: call.grpc,
+            form: call.form,
             idempotent: call.idempotent,
             ruled: call.ruled.clone(),
         }))

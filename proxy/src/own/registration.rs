@@ -124,6 +124,7 @@ fn protocol(word: Option<&str>) -> Protocol {
         None | Some("" | "grpc") => Protocol::Grpc,
         Some("http" | "http1" | "http/1.1") => Protocol::Http1,
         Some("http2" | "h2c") => Protocol::Http2,
+        Some("tcp") => Protocol::Tcp,
         Some("mucp") => Protocol::Other(MUCP),
         Some(_) => Protocol::Other(UNKNOWN),
     }

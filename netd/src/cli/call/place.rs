@@ -28,6 +28,14 @@ impl Place {
         self.service.name()
     }
 
+    /// All that its instance must be like, as a selector.
+    #[must_use]
+    pub fn select(&self) -> String {
+        let own = self.selector.iter().map(ToString::to_string);
+        let region = self.region.iter().map(|region| format!("region={region}"));
+        own.chain(region).collect::<Vec<_>>().join(",")
+    }
+
     /// Adds the headers that narrow the choice of the proxy.
     pub fn put(&self, headers: &mut HeaderMap) {
         let value = |text: &str| HeaderValue::from_str(text).ok();
@@ -100,6 +108,7 @@ mod tests {
         assert_eq!(headers["micro-namespace"], "pay");
         assert_eq!(headers["micro-region"], "eu/fra");
         assert_eq!(headers["micro-select"], "version=v2,tier=gold");
+        assert_eq!(place.select(), "version=v2,tier=gold,region=eu/fra");
         assert_eq!(place.to_string(), "pay/orders@eu/fra?version=v2&tier=gold");
     }
 

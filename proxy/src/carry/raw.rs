@@ -1,0 +1,186 @@
+//! Connections of programs, carried as they are: an instance that takes the connection, here or on
+//! another node. No byte of the program is read before one has, so another can always be asked.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use proto::exchange::{Load, Part, Reader};
+use proto::fault::{Code, Fault};
+use proto::open::OpenKind;
+use proto::{NodeId, Open, Selector};
+use tunnel::{RecvHalf, StreamError};
+
+use super::choose::Chosen;
+use super::{Call, Form, Tried, outcome};
+use crate::balance::shell::AtInstance;
+use crate::balance::{Outcome, Report};
+use crate::body::Body;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::heads::RequestHead;
+use crate::proxy::Shared;
+use crate::source::Source;
+use crate::splice::{Far, Peer};
+
+/// Until another node has said whether an instance took the connection: more than it takes to say
+/// that none did, over the longest path there is.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a link may be suspected before another node is asked.
+const DOUBT: Duration = Duration::from_millis(300);
+/// Bytes read at a time while that is awaited.
+const FIRST: usize = 16 * 1024;
+
+/// An instance that has taken a connection.
+pub(crate) struct Connected {
+    pub(crate) peer: Peer,
+    /// Counted there as long as the connection lasts; `None` outside of the network.
+    pub(crate) at: Option<AtInstance>,
+}
+
+impl Shared {
+    /// A connection to `service`: the rules that hold for it are obeyed. `headers` are what the
+    /// program said of it, if it could say anything.
+    ///
+    /// # Errors
+    /// The [`Error`] of the first instance that was asked.
+    pub(crate) async fn connect(
+        self: &Arc<Self>,
+        service: String,
+        selector: Selector,
+        headers: HeaderMap,
+    ) -> Result<Connected, Error> {
+        if self.is_draining() {
+            return Err(Error::Draining);
+        }
+        self.balance.measure();
+        self.balance.admit(|| None)?;
+        let mut call = Call {
+            head: Box::new(RequestHead {
+                method: Method::CONNECT,
+                path: http::uri::PathAndQuery::from_static("/"),
+                authority: None,
+                headers,
+            }),
+            source: Box::new(Source::new(Body::empty(), None, &self.metrics.up)),
+            service,
+            selector,
+            form: Form::Bytes,
+            idempotent: false,
+            ruled: None,
+        };
+        let mut deadline = Deadline::default();
+        self.rule(&mut call, &mut deadline).await?;
+        let attempts = call.ruled.as_ref().and_then(|ruled| ruled.attempts);
+        let attempts = attempts.unwrap_or(self.limits.attempts) as usize;
+        let mut tried = Tried::new();
+        let mut first = None;
+        loop {
+            let chosen = match self.choose(&call, &tried) {
+                Ok(chosen) => chosen,
+                Err(error) => return Err(first.unwrap_or(error)),
+            };
+            tried.push(chosen.key);
+            match self.connect_to(&call.service, chosen).await {
+                Ok(connected) => return Ok(connected),
+                Err((error, at)) => {
+                    let error = first.get_or_insert(error);
+                    if tried.len() >= attempts || !at.may_try_again() {
+                        return Err(error.clone());
+                    }
+                    tracing::debug!(%error, service = call.service, "trying another instance");
+                    self.metrics.retry();
+                }
+            }
+        }
+    }
+
+    async fn connect_to(
+        &self,
+        service: &str,
+        chosen: Chosen,
+    ) -> Result<Connected, (Error, AtInstance)> {
+        let mut at = chosen.at;
+        let taken = if chosen.here {
+            let host = self.deliver.host(&chosen.address);
+            self.deliver.dial(&host).await.map(|socket| (Peer::Near(socket), None))
+        } else {
+            self.connect_far(service, chosen.node, &chosen.id).await
+        };
+        match taken {
+            Ok((peer, report)) => {
+                at.settle(Outcome::Answered, report);
+                Ok(Connected { peer, at: Some(at) })
+            }
+            Err(error) => {
+                if let Some(outcome) = outcome::of_error(&error) {
+                    at.settle(outcome, None);
+                }
+                Err((error, at))
+            }
+        }
+    }
+
+    async fn connect_far(
+        &self,
+        service: &str,
+        node: NodeId,
+        instance: &str,
+    ) -> Result<(Peer, Option<Report>), Error> {
+        let open = Open {
+            service: Bytes::copy_from_slice(service.as_bytes()),
+            instance: Bytes::copy_from_slice(instance.as_bytes()),
+            ..Open::new(OpenKind::Bytes)
+        };
+        let unreachable = |why: String| Error::Unreachable { node, why };
+        let connecting = async {
+            let opened = self.tunnel.open(node, &open).await;
+            let mut stream = opened.map_err(|error| unreachable(error.to_string()))?;
+            let broken = |error: StreamError| unreachable(error.to_string());
+            stream.send.flush().await.map_err(broken)?;
+            let mut doubted = pin!(stream.recv.doubted(DOUBT));
+            let (first, report) = tokio::select! {
+                answer = answer(node, &mut stream.recv) => answer?,
+                // Nothing of the program was sent: whatever became of it does no harm.
+                () = &mut doubted => return Err(Error::LinkLost(node)),
+            };
+            let far = Far { send: stream.send, recv: stream.recv, first };
+            Ok((Peer::Far(Box::new(far)), report))
+        };
+        match tokio::time::timeout(CONNECT, connecting).await {
+            Ok(connected) => connected,
+            Err(_) => Err(unreachable(format!("it did not answer in {CONNECT:?}"))),
+        }
+    }
+}
+
+/// What the node of the instance says first, and what came after it.
+async fn answer(node: NodeId, recv: &mut RecvHalf) -> Result<(Bytes, Option<Report>), Error> {
+    let odd =
+        |why: &str| Error::InstanceProtocol { instance: node.to_string(), why: why.to_owned() };
+    let mut reader = Reader::default();
+    loop {
+        match reader.next() {
+            Ok(Some(Part::Load(load))) => {
+                return Ok((reader.into_rest(), Load::read(&load).map(Report::from)));
+            }
+            Ok(Some(Part::Fault(fault))) => {
+                let fault = Fault::decode(fault);
+                return Err(fault.map_or_else(|_| odd("a fault that is none"), Error::Fault));
+            }
+            Ok(Some(Part::Head(_) | Part::Data(_) | Part::Trailers(_))) | Err(_) => {
+                recv.stop(Code::Protocol);
+                return Err(odd("it did not begin with an answer"));
+            }
+            Ok(None) => {}
+        }
+        match recv.read(FIRST).await {
+            Ok(Some(bytes)) => reader.push(bytes),
+            Ok(None) => return Err(odd("it ended before it answered")),
+            Err(StreamError::Reset(Code::Cancelled)) => return Err(Error::LinkLost(node)),
+            Err(error) => return Err(Error::Unreachable { node, why: error.to_string() }),
+        }
+    }
+}
