@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::answer::Form;
 use crate::begin::Meaning;
 use crate::carry::raw::Connected;
 use crate::error::Error;
@@ -34,8 +35,9 @@ pub(crate) async fn serve(shared: &Arc<Shared>, mut stream: TcpStream, seen: Byt
         Ok(Ok(head)) => head,
         // Gone before it said what it wants, or too slow to.
         Ok(Err(None)) | Err(_) => return,
-        Ok(Err(Some(error))) => return fail(shared, stream, &error, began).await,
+        Ok(Err(Some(error))) => return fail(shared, stream, &error, &Form::Text, began).await,
     };
+    let form = Form::of(&head.headers, false);
     let counted = shared.calls.enter(shared.limits.calls);
     let connected = match (&counted, stream.local_addr()) {
         (Some(_), Ok(local)) => begin(shared, head, local).await,
@@ -44,7 +46,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, mut stream: TcpStream, seen: Byt
     };
     let connected = match connected {
         Ok(connected) => connected,
-        Err(error) => return fail(shared, stream, &error, began).await,
+        Err(error) => return fail(shared, stream, &error, &form, began).await,
     };
     if stream.write_all(ESTABLISHED).await.is_ok() {
         tcp::carry(shared, stream, read.freeze(), connected, began).await;
@@ -79,11 +81,11 @@ async fn begin(
     }
 }
 
-async fn fail(shared: &Shared, stream: TcpStream, error: &Error, began: Instant) {
+async fn fail(shared: &Shared, stream: TcpStream, error: &Error, form: &Form, began: Instant) {
     shared.metrics.call(Face::Tcp, Outcome::from(error), began.elapsed());
     let node = shared.node_of(error);
     // Whoever takes longer to read it is told nothing.
-    let told = turn_away::http1(stream, error, &node);
+    let told = turn_away::http1(stream, error, &node, form);
     let _ = tokio::time::timeout(turn_away::PATIENCE, told).await;
 }
 

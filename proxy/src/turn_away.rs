@@ -37,15 +37,17 @@ pub(crate) async fn turn_away(shared: &Arc<Shared>, stream: TcpStream, stranger:
 
 async fn tell(mut stream: TcpStream, error: &Error, node: &str) {
     match detect::protocol(&mut stream).await {
-        Ok((Protocol::Http1 | Protocol::Connect, _)) => http1(stream, error, node).await,
+        Ok((Protocol::Http1 | Protocol::Connect, _)) => {
+            http1(stream, error, node, &Form::Text).await
+        }
         Ok((Protocol::Http2, seen)) => http2(Captured::new(stream, seen), error, node).await,
         Ok((Protocol::Socks | Protocol::Unknown, _)) | Err(_) => {}
     }
 }
 
 /// Says `error` as the answer to a request that need not have been read whole.
-pub(crate) async fn http1(mut stream: TcpStream, error: &Error, node: &str) {
-    let (head, body) = whole(error, node, &Form::Text).await;
+pub(crate) async fn http1(mut stream: TcpStream, error: &Error, node: &str, form: &Form) {
+    let (head, body) = whole(error, node, form).await;
     let mut out = format!("HTTP/1.1 {}\r\nconnection: close\r\n", head.status());
     for (name, value) in head.headers() {
         // Ours are text.

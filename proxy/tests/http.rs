@@ -250,7 +250,8 @@ async fn what_the_node_says_is_told_from_what_a_service_says() {
         ("GET / HTTP/1.1\r\nhost: gone\r\n", "503 Service Unavailable", "M1004"),
         ("GET / HTTP/1.1\r\n", "400 Bad Request", "M1009"),
         ("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n", "400 Bad Request", "M1009"),
-        ("CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n", "400 Bad Request", "M1009"),
+        ("CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n", "404 Not Found", "M1203"),
+        ("CONNECT a HTTP/1.1\r\nhost: a\r\n", "400 Bad Request", "M1009"),
         ("GET / HTTP/1.1\r\nhost: gone\r\norigin: http://evil\r\n", "403 Forbidden", "M1011"),
         ("GET / HTTP/1.1\r\nhost: gone\r\nmicro-label: ==\r\n", "400 Bad Request", "M1009"),
     ] {

@@ -6,12 +6,12 @@ use std::process::ExitStatus;
 
 use clap::Args;
 use tokio::process::Command;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Global;
 use super::call::place::Place;
 use super::forward::{FREE, asked, open, stopped};
 use crate::api;
-use crate::drain::Signals;
 use crate::error::{Exit, Problem};
 
 /// What is not sent to the proxy.
@@ -61,7 +61,8 @@ pub async fn run(args: ExecArgs, global: &Global) -> Result<Exit, Problem> {
     let mut words = args.command.into_iter();
     let program = words.next().expect("the arguments are required");
     // Before the command is there: a signal for both must not end this one alone.
-    let mut signals = Signals::listen()?;
+    let (mut terminate, mut interrupt) =
+        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let mut command = Command::new(&program);
     command.args(words).envs(variables).kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| {
@@ -84,14 +85,19 @@ pub async fn run(args: ExecArgs, global: &Global) -> Result<Exit, Problem> {
                 let ended = ended.map_err(|error| Problem::machine("the command is lost", &error))?;
                 std::process::exit(code(ended));
             }
+            _ = terminate.recv() => pass_on(&child),
             // A terminal sends it to the command as well, which decides what it means.
-            () = signals.next() => pass_on(&child),
+            _ = interrupt.recv() => {}
             () = &mut gone, if !warned => {
                 warned = true;
                 global.output().say(&stopped().to_string());
             }
         }
     }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, Problem> {
+    signal(kind).map_err(|error| Problem::machine("signals cannot be listened to", &error))
 }
 
 /// Lets the command know that it is to end.
