@@ -28,6 +28,8 @@ packages() {
     need nft nftables; need ip iproute2; need conntrack conntrack; need iptables-legacy iptables
     need dnsmasq dnsmasq-base; need nginx nginx; need haproxy haproxy; need nghttp nghttp2-client; need h2load nghttp2-client
     need wrk wrk; need slowhttptest slowhttptest; need curl curl; need ps procps; need sha256sum coreutils
+    need redis-server redis-server; need redis-benchmark redis-tools; need setpriv util-linux
+    ls /usr/lib/postgresql/*/bin/pgbench > /dev/null 2>&1 || want="$want postgresql"
     need node nodejs; need npm npm; need python3 python3
     ruby -e 'require "grpc"' 2> /dev/null || want="$want ruby-grpc"
     python3 -c 'import venv, ensurepip' 2> /dev/null || want="$want python3-venv"

@@ -146,7 +146,8 @@ impl<'a> Node<'a> {
         }
     }
 
-    fn command(&self) -> Command {
+    /// The program `micro` on this host, as it finds the node.
+    pub fn command(&self) -> Command {
         let mut command = self.lab.command(self.host, &self.binary);
         self.surround(&mut command);
         command
