@@ -208,7 +208,7 @@ fn rules() -> Arc<RuleSet> {
         },
     };
     let rules = (0..99).map(dev).chain([canary]).collect();
-    let set = RuleSet { revision: 1, rules };
+    let set = RuleSet { revision: 1, rules, ..RuleSet::default() };
     set.check().expect("rules that hold");
     Arc::new(set)
 }

@@ -6,6 +6,7 @@
 //!   credential  its grant, newest            issuer       its appointment as issuer
 //!   reset.key   stateless reset (RFC 9000)   tickets      the issuer's ledger
 //!   epoch       the life it is in            peers        last-known members, to find back
+//!   rules       rules this node wrote
 //! ```
 //!
 //! Every file is 0600 and replaced whole: written beside, synced, renamed. A node that cannot write
@@ -19,11 +20,12 @@ use std::path::{Path, PathBuf};
 
 use proto::Epoch;
 use rustix::fs::{FlockOperation, OFlags, flock};
+use tunnel::durable::Prepared;
 
 use crate::error::{Exit, Problem};
 
-/// Bytes read of any file kept here; the largest, the list of peers, stays far below.
-const MAX_FILE: u64 = 1 << 20;
+/// Bytes of any file kept here: no more are read, and nothing larger is written.
+pub const MAX_FILE: u64 = 1 << 20;
 
 /// The state directory of one node, held by this process alone.
 #[derive(Debug)]
@@ -125,6 +127,15 @@ impl State {
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
         let path = self.path(name);
         tunnel::durable::replace(&path, bytes).map_err(|error| StateError::File { path, error })
+    }
+
+    /// Writes what is to become of one of its files beside it: see [`tunnel::durable::prepare`].
+    ///
+    /// # Errors
+    /// [`StateError::File`] with the words of the system.
+    pub fn prepare(&self, name: &str, bytes: &[u8]) -> Result<Prepared, StateError> {
+        let path = self.path(name);
+        tunnel::durable::prepare(&path, bytes).map_err(|error| StateError::File { path, error })
     }
 
     /// Begins the next life: later than all that are on record here, even where the clock was set

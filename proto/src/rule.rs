@@ -4,6 +4,7 @@
 //! says which one that was, so that two who edit the same set do not overwrite each other unseen.
 //! Of the rules of a set the first that matches a call decides, alone.
 
+mod history;
 mod wire;
 
 use std::fmt;
@@ -15,6 +16,8 @@ use crate::id::NodeId;
 use crate::selector::Selector;
 use crate::target::Target;
 use crate::time::UnixTime;
+
+pub use history::{Change, MAX_HISTORY, MAX_NAMED};
 
 /// Rules of one service.
 pub const MAX_RULES: usize = 100;
@@ -36,6 +39,9 @@ pub struct RuleSet {
     pub revision: u64,
     /// In the order in which they are tried.
     pub rules: Vec<Rule>,
+    /// The changes that led to it, oldest first, the one that made it last. For people; what is
+    /// decided does not depend on it.
+    pub history: Vec<Change>,
 }
 
 /// One rule.
@@ -277,6 +283,10 @@ impl RuleSet {
             }
             rule.check().or_else(bad)?;
         }
+        if self.history.len() > MAX_HISTORY {
+            return Err(of_set("a set remembers at most 20 changes"));
+        }
+        self.history.iter().try_for_each(Change::check).map_err(of_set)?;
         if self.encode().len() > MAX_SET {
             return Err(of_set("the rules of a service have at most 63 KiB"));
         }
@@ -473,7 +483,7 @@ mod tests {
                 spill: Some(Spill { above: 80, below: 0 }),
             },
         };
-        RuleSet { revision: 7, rules: vec![everything, rule("nothing")] }
+        RuleSet { revision: 7, rules: vec![everything, rule("nothing")], ..RuleSet::default() }
     }
 
     #[test]
@@ -488,7 +498,7 @@ mod tests {
         let with = |change: &dyn Fn(&mut Rule)| {
             let mut rule = rule("x");
             change(&mut rule);
-            RuleSet { revision: 1, rules: vec![rule] }.check().unwrap_err().why
+            RuleSet { revision: 1, rules: vec![rule], ..RuleSet::default() }.check().unwrap_err().why
         };
         let part = Part::WHOLE;
         assert!(with(&|r| r.name = "a b".into()).contains("letters"));
@@ -497,10 +507,10 @@ mod tests {
         assert!(with(&|r| r.then.abort = Some(Abort { status: 200, part })).contains("status"));
         assert!(with(&|r| r.then.spill = Some(Spill { above: 5, below: 5 })).contains("lower"));
         assert!(with(&|r| r.when.labels = "a?".parse().unwrap()).contains("prefer"));
-        let twice = RuleSet { revision: 1, rules: vec![rule("x"), rule("x")] };
+        let twice = RuleSet { rules: vec![rule("x"), rule("x")], ..RuleSet::default() };
         assert!(twice.check().unwrap_err().to_string().starts_with("rule \"x\": another"));
         let many = (0..101).map(|n| rule(&n.to_string())).collect();
-        let many = RuleSet { revision: 1, rules: many };
+        let many = RuleSet { rules: many, ..RuleSet::default() };
         assert!(many.check().is_err());
         assert!(RuleSet::decode(many.encode()).is_err());
     }

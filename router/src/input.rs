@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proto::frame::{Digest, Frame, Summary, Want};
 use proto::record::{Endpoint, Node};
-use proto::rule::Rule;
+use proto::rule::RuleSet;
 use proto::{Cost, LabelSet, LinkId, NodeId, ServiceName, Verified};
 
 /// One thing that happened.
@@ -100,15 +100,21 @@ pub enum Request {
     },
     /// This node changed: addresses, labels, or a renewed credential.
     Describe(Node),
-    /// Decide about the calls of a service: these rules in place of all there are.
+    /// Decide about the calls of a service: this set in place of the one there is, whose revision
+    /// is one lower. Refused when that is another by now: somebody else was quicker.
     Rule {
         /// The service.
         service: ServiceName,
-        /// The revision that the author saw; 0 when there was none. Refused when it is another
-        /// by now: somebody else was quicker.
-        base: u64,
-        /// The rules, in the order in which they are tried.
-        rules: Vec<Rule>,
+        /// The rules.
+        set: RuleSet,
+    },
+    /// Say again what an earlier life of this node decided, with the revision it had then: of all
+    /// sets of a service the highest holds, as ever.
+    Restore {
+        /// The service.
+        service: ServiceName,
+        /// The rules.
+        set: RuleSet,
     },
     /// How a dial that [`Output::Dial`](crate::Output::Dial) asked for ended. Not answered.
     Dialled {

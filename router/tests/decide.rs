@@ -184,7 +184,8 @@ proptest! {
     ) {
         let name: ServiceName = "s".parse().unwrap();
         let all = things.iter().enumerate().map(|(at, thing)| instance(at, thing)).collect();
-        let set = RuleSet { revision: 3, rules: rules.iter().map(rule).collect() };
+        let rules_of_it = rules.iter().map(rule).collect();
+        let set = RuleSet { revision: 3, rules: rules_of_it, ..RuleSet::default() };
         prop_assert_eq!(set.check(), Ok(()));
         prop_assert_eq!(RuleSet::decode(set.encode()), Ok(set.clone()));
         let service = ServiceRoutes::new(name.clone(), 1, all, Arc::from([]))

@@ -14,14 +14,46 @@ const MODE: u32 = 0o600;
 /// # Errors
 /// Those of the file system: no space, no permission.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = beside(path);
-    let written = write(&beside, bytes).and_then(|()| fs::rename(&beside, path));
-    if let Err(error) = written {
-        // Half a file would only take space that is short already.
-        let _ = fs::remove_file(&beside);
-        return Err(error);
+    prepare(path, bytes)?.put()
+}
+
+/// Writes `bytes` beside the file at `path` and syncs them: what takes space and permission is done,
+/// and the file is as it was.
+///
+/// # Errors
+/// Those of the file system: no space, no permission.
+pub fn prepare(path: &Path, bytes: &[u8]) -> io::Result<Prepared> {
+    // From here on it is removed when it is not put in its place: half a file would only take space
+    // that is short already.
+    let prepared = Prepared { beside: beside(path), path: path.to_owned() };
+    write(&prepared.beside, bytes)?;
+    Ok(prepared)
+}
+
+/// What is to become of a file, written beside it. Dropped, nothing has happened.
+#[derive(Debug)]
+#[must_use]
+pub struct Prepared {
+    beside: PathBuf,
+    path: PathBuf,
+}
+
+impl Prepared {
+    /// Puts it in place of the file, and syncs that.
+    ///
+    /// # Errors
+    /// Those of the file system; what was there still is, unless only the sync failed.
+    pub fn put(self) -> io::Result<()> {
+        fs::rename(&self.beside, &self.path)?;
+        sync_directory(&self.path)
     }
-    sync_directory(path)
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // In its place already, it is there no more.
+        let _ = fs::remove_file(&self.beside);
+    }
 }
 
 /// Like [`replace`] for a file that must not exist yet.
@@ -72,6 +104,18 @@ mod tests {
         replace(&path, b"one").unwrap();
         replace(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_prepared_and_not_put_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rules");
+        replace(&path, b"one").unwrap();
+        drop(prepare(&path, b"two").unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        prepare(&path, b"three").unwrap().put().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"three");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 

@@ -47,7 +47,7 @@ pub fn check(rules: &[Rule]) -> Result<(), BadRule> {
         Ok(rule) => rule,
         Err(never) => match never {},
     });
-    RuleSet { revision: 1, rules: meanings.collect() }.check()
+    RuleSet { rules: meanings.collect(), ..RuleSet::default() }.check()
 }
 
 /// As a file, ready to be edited and applied.

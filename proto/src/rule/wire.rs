@@ -1,7 +1,7 @@
 //! Rules as they travel.
 //!
 //! ```text
-//! set    (see wire)  1 revision   2 rule *
+//! set    (see wire)  1 revision   2 rule *   3 change *
 //! rule   1 name   2 endpoint *   3 header *   4 caller *   5 node *   6 labels (text)
 //!        7 share: part   8 share: key (text)   10 subset *   11 split by (text)   12 select (text)
 //!        13 timeout, ms   14 retries + 1   15 mirror   16 divert   17 delay   18 abort   19 rate
@@ -10,6 +10,8 @@
 //! mirror 1 target (text)   2 part               divert 1 node   2 until
 //! delay  1 ms   2 part     abort 1 status   2 part
 //! rate   1 per second   2 burst   3 by (text)   spill  1 above   2 below
+//! change 1 revision   2 author   3 seconds since 1970   4 added *   5 changed *   6 removed *
+//!        7 reordered   8 how many more
 //! ```
 //!
 //! Parts are in hundredths of a percent and written plus one, so that none and 0 differ.
@@ -20,7 +22,7 @@ use std::str::FromStr;
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Abort, Delay, Divert, HeaderTest, MAX_PARTS, MAX_RULES, MAX_SET, Mirror, Part, Rate, Rule,
+    Abort, Change, Delay, Divert, HeaderTest, MAX_HISTORY, MAX_PARTS, MAX_RULES, MAX_SET, Mirror, Part, Rate, Rule,
     RuleSet, Share, Spill, Subset, Test,
 };
 use crate::error::DecodeError;
@@ -38,6 +40,9 @@ impl RuleSet {
         wire::put_int(&mut out, 1, self.revision);
         for rule in &self.rules {
             wire::put_message(&mut out, 2, |out| rule.encode(out));
+        }
+        for change in &self.history {
+            wire::put_message(&mut out, 3, |out| change.encode(out));
         }
         out.freeze()
     }
@@ -57,6 +62,10 @@ impl RuleSet {
                 1 => set.revision = value.int("revision")?,
                 2 if set.rules.len() == MAX_RULES => return Err(DecodeError::TooLarge("rules")),
                 2 => set.rules.push(Rule::decode(message(value)?)?),
+                3 if set.history.len() == MAX_HISTORY => {
+                    return Err(DecodeError::TooLarge("history of rules"));
+                }
+                3 => set.history.push(Change::decode(message(value)?)?),
                 tag => wire::unknown(tag)?,
             }
         }

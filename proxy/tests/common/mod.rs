@@ -102,7 +102,7 @@ impl World {
 
     /// Decides about the calls of a service.
     pub fn rule(&self, service: &str, rules: Vec<Rule>) {
-        let set = RuleSet { revision: 1, rules };
+        let set = RuleSet { revision: 1, rules, ..RuleSet::default() };
         set.check().unwrap();
         self.rules.lock().unwrap().insert(service.to_owned(), Arc::new(set));
         self.publish();

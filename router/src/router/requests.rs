@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto::frame::Frame;
 use proto::record::{Body, Kind, Node, Rejected};
-use proto::rule::{Rule, RuleSet};
+use proto::rule::RuleSet;
 use proto::sign::Verify;
 use proto::{DecodeError, NodeId, PublicKey, ServiceName, Signature, Time, Verified, Version};
 
@@ -14,6 +14,7 @@ use crate::lease::{self, Offer};
 use crate::lsdb::record_id;
 use crate::output::{Note, Output, Refusal};
 use crate::rules;
+use crate::services;
 use crate::timer::Timer;
 
 impl Router {
@@ -24,7 +25,8 @@ impl Router {
                 self.deregister(&service, version.as_deref(), &instance, now)
             }
             Request::Describe(node) => self.describe(node, now),
-            Request::Rule { service, base, rules } => self.rule(&service, base, rules, now),
+            Request::Rule { service, set } => self.rule(&service, set, now),
+            Request::Restore { service, set } => self.restore(&service, set, now),
             Request::Dialled { node, outcome } => {
                 if outcome.is_err() {
                     self.neighbours.dialled(node, false, now, &mut self.chance);
@@ -111,14 +113,34 @@ impl Router {
         self.publish();
     }
 
-    /// Writes the rules of a service in place of those of revision `base`.
-    fn rule(
-        &mut self,
-        service: &ServiceName,
-        base: u64,
-        rules: Vec<Rule>,
-        now: Time,
-    ) -> Result<(), Refusal> {
+    /// Writes the rules of a service in place of those one revision below.
+    fn rule(&mut self, service: &ServiceName, set: RuleSet, now: Time) -> Result<(), Refusal> {
+        let held = self.rules_of(service).map_or(0, |(_, set)| set.revision);
+        if held.checked_add(1) != Some(set.revision) {
+            self.may_rule(service, now)?;
+            return Err(Refusal::StaleRules(held));
+        }
+        self.restore(service, set, now)
+    }
+
+    /// Writes rules of a service, unless this node has written newer ones.
+    fn restore(&mut self, service: &ServiceName, set: RuleSet, now: Time) -> Result<(), Refusal> {
+        self.may_rule(service, now)?;
+        let id = record_id(self.me, Kind::RULE, service.as_str().as_bytes());
+        let before = self.lsdb.get(&id).and_then(|record| services::rules(record));
+        if before.is_some_and(|(_, before)| before.revision >= set.revision) {
+            return Ok(());
+        }
+        set.check().map_err(|_| DecodeError::Invalid("rules"))?;
+        // No tombstone when all are taken away: it would let older sets of others hold again.
+        let body = Body::Rules(service.clone(), Arc::new(set));
+        self.readable(&body, now)?;
+        self.write(body, now);
+        Ok(())
+    }
+
+    /// Whether this node may decide about the calls of a service now.
+    fn may_rule(&self, service: &ServiceName, now: Time) -> Result<(), Refusal> {
         if self.leaving {
             return Err(Refusal::Leaving);
         }
@@ -128,17 +150,6 @@ impl Router {
         if !rules::may_rule(self.node.credential.grant(), service) {
             return Err(Refusal::NotGranted);
         }
-        let held = self.rules_of(service).map_or(0, |(_, set)| set.revision);
-        if held != base {
-            return Err(Refusal::StaleRules(held));
-        }
-        let revision = held.checked_add(1).ok_or(Refusal::StaleRules(held))?;
-        let set = RuleSet { revision, rules };
-        set.check().map_err(|_| DecodeError::Invalid("rules"))?;
-        // No tombstone when all are taken away: it would let older sets of others hold again.
-        let body = Body::Rules(service.clone(), Arc::new(set));
-        self.readable(&body, now)?;
-        self.write(body, now);
         Ok(())
     }
 

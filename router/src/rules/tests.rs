@@ -47,7 +47,7 @@ fn routes(rules: Vec<Rule>) -> Routes {
         instance(&format!("i{n}"), id(n), 1, u32::from(n), &[("version", version)])
     };
     let all = vec![one(1, "v1"), one(2, "v1"), one(3, "v2")];
-    let set = Arc::new(RuleSet { revision: 4, rules });
+    let set = Arc::new(RuleSet { revision: 4, rules, ..RuleSet::default() });
     assert_eq!(set.check(), Ok(()));
     let service = ServiceRoutes::new(name.clone(), 1, all, Arc::from([])).with_rules(set, id(9));
     Routes::empty(id(1)).updated([(name, Some(service))], [])
@@ -235,7 +235,7 @@ fn what_an_author_can_hardly_mean_is_told() {
     let name: ServiceName = "shop".parse().unwrap();
     let routes = routes(vec![]);
     let said = |rules: Vec<Rule>| -> Vec<String> {
-        let set = RuleSet { revision: 1, rules };
+        let set = RuleSet { revision: 1, rules, ..RuleSet::default() };
         lint(&set, &name, &routes, NOW).iter().map(ToString::to_string).collect()
     };
     let a = || with_header("x", "1");
@@ -277,8 +277,12 @@ fn what_an_author_can_hardly_mean_is_told() {
     }
 }
 
+fn set(base: u64, rules: Vec<Rule>) -> RuleSet {
+    RuleSet { revision: base + 1, rules, ..RuleSet::default() }
+}
+
 fn apply(base: u64, rules: Vec<Rule>) -> Request {
-    Request::Rule { service: "s".parse().unwrap(), base, rules }
+    Request::Rule { service: "s".parse().unwrap(), set: set(base, rules) }
 }
 
 fn held(net: &Net, at: usize) -> Option<(u64, usize, NodeId)> {
@@ -326,6 +330,36 @@ fn two_that_write_at_once_agree_on_one_of_them() {
     net.settle();
     assert_eq!(held(&net, 0), held(&net, 1));
     assert_eq!(held(&net, 0).unwrap().2, Toy(0).id().min(Toy(1).id()));
+}
+
+#[test]
+fn a_new_life_says_again_what_the_one_before_decided_and_overrules_nobody() {
+    let (a, b) = (Toy(0), Toy(1));
+    let mut net =
+        Net::of(vec![router(a, 1, operator(a, "*")), router(b, 1, operator(b, "*"))]);
+    let link = net.link(0, 1, 1_000);
+    net.register(1, "s", "one");
+    net.request(0, apply(0, vec![])).unwrap();
+    net.request(0, apply(1, vec![])).unwrap();
+    net.settle();
+    net.unlink(link);
+    // The author dies and comes back, and nobody has decided since.
+    let restore = || Request::Restore { service: "s".parse().unwrap(), set: set(1, vec![]) };
+    net.routers[0] = router(a, 2, operator(a, "*"));
+    net.request(0, restore()).unwrap();
+    let link = net.link(0, 1, 1_000);
+    net.settle();
+    assert_eq!(held(&net, 1), Some((2, 0, a.id())));
+    // It dies again, and somebody does.
+    net.unlink(link);
+    let some = vec![rule("x", Condition::default(), Actions::default())];
+    net.request(1, apply(2, some)).unwrap();
+    net.routers[0] = router(a, 3, operator(a, "*"));
+    net.request(0, restore()).unwrap();
+    net.link(0, 1, 1_000);
+    net.settle();
+    assert_eq!(held(&net, 1), Some((3, 1, b.id())));
+    assert_eq!(net.request(0, apply(2, vec![])), Err(Refusal::StaleRules(3)));
 }
 
 #[test]
