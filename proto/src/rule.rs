@@ -498,7 +498,10 @@ mod tests {
         let with = |change: &dyn Fn(&mut Rule)| {
             let mut rule = rule("x");
             change(&mut rule);
-            RuleSet { revision: 1, rules: vec![rule], ..RuleSet::default() }.check().unwrap_err().why
+            RuleSet { revision: 1, rules: vec![rule], ..RuleSet::default() }
+                .check()
+                .unwrap_err()
+                .why
         };
         let part = Part::WHOLE;
         assert!(with(&|r| r.name = "a b".into()).contains("letters"));

@@ -22,6 +22,8 @@ use std::hash::BuildHasher;
 use proto::record::PathKind;
 use proto::{Cost, Epoch, LabelSet, NodeId, Roles, ServiceName, UnixTime};
 
+use crate::rules::Rules;
+
 pub use mismatch::Mismatch;
 pub use query::Query;
 pub use service::{
@@ -43,6 +45,8 @@ pub struct Routes {
     /// By the first byte of the id, each shard ordered: so the whole is ordered.
     nodes: Vec<Arc<[Arc<NodeRoute>]>>,
     service_count: usize,
+    /// Services that have rules and no instance.
+    waiting: Arc<BTreeMap<ServiceName, ServiceRoutes>>,
 }
 
 /// A node, as it describes itself, and the way to it.
@@ -99,6 +103,7 @@ impl Routes {
             services: vec![none; SHARDS],
             nodes: vec![nobody; SHARDS],
             service_count: 0,
+            waiting: Arc::default(),
         }
     }
 
@@ -134,6 +139,28 @@ impl Routes {
         all.into_iter()
     }
 
+    /// A service of which nothing is known but what operators decided about its calls: it has no
+    /// instance, or none that is believed.
+    #[must_use]
+    pub fn waiting(&self, name: &str) -> Option<&ServiceRoutes> {
+        self.waiting.get(name)
+    }
+
+    /// What operators decided about the calls of a service, whether it has instances or not.
+    #[must_use]
+    pub fn rules(&self, name: &str) -> Option<&Rules> {
+        self.service(name).or_else(|| self.waiting(name))?.rules()
+    }
+
+    /// Every service with rules, by name. Sorts: for people, not for calls.
+    pub fn ruled(&self) -> impl Iterator<Item = (&ServiceName, &Rules)> {
+        let offered = self.services.iter().flat_map(|shard| shard.values()).map(|one| &**one);
+        let all = offered.chain(self.waiting.values());
+        let mut all: Vec<_> = all.filter_map(|one| Some((&one.name, one.rules()?))).collect();
+        all.sort_unstable_by_key(|(name, _)| *name);
+        all.into_iter()
+    }
+
     /// How many services there are.
     #[must_use]
     pub fn service_count(&self) -> usize {
@@ -160,7 +187,7 @@ impl Routes {
     }
 
     /// The next publication: these services and nodes in place of those of the same name and id,
-    /// or gone where `None`.
+    /// or gone where `None`. A service without instances is none, and its rules wait for it.
     #[must_use]
     pub fn updated(
         &self,
@@ -170,6 +197,15 @@ impl Routes {
         let mut next = self.clone();
         next.generation += 1;
         for (name, service) in services {
+            let (service, waiting) = match service {
+                Some(service) if service.instances.is_empty() => (None, Some(service)),
+                service => (service, None),
+            };
+            if let Some(waiting) = waiting {
+                Arc::make_mut(&mut next.waiting).insert(name.clone(), waiting);
+            } else if next.waiting.contains_key(&name) {
+                Arc::make_mut(&mut next.waiting).remove(&name);
+            }
             let shard = Arc::make_mut(&mut next.services[service_shard(name.as_str())]);
             let before = match service {
                 Some(service) => shard.insert(name, Arc::new(service)),

@@ -10,9 +10,11 @@ mod lint;
 #[cfg(test)]
 mod tests;
 
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use proto::rule::{Rule, RuleSet, Test};
+use foldhash::fast::FixedState;
+use proto::rule::{HeaderTest, Rule, RuleSet, Test};
 use proto::{Grant, NodeId, Role, ServiceName};
 
 use crate::routes::{Lookup, Query, ServiceRoutes};
@@ -28,18 +30,35 @@ pub struct Rules {
     author: NodeId,
     /// The headers that rules look at, the first [`NAMES`] of them: each is looked up once a call.
     names: Box<[String]>,
+    /// Which of them are asked to be one value, the first in the lowest bit.
+    hashed: u16,
+    /// Apart from the rest, for this is gone through with every call.
+    glances: Box<[Glance]>,
     ready: Box<[Ready]>,
 }
 
 /// Headers of which a call remembers what they are.
 const NAMES: usize = 16;
+/// The longest value that a header can be asked to be.
+const LONGEST: usize = 1024;
 
-/// What of one rule depends on the instances there are.
+/// What tells without a look at a rule that it is not for a call.
+#[derive(Clone, Copy, Debug, Default)]
+struct Glance {
+    /// Of which of the names there must be a header, the first in the lowest bit: most calls have
+    /// none of the headers that rules ask for.
+    needs: u16,
+    /// The one of the names whose value is hashed; [`NAMES`] for none.
+    name: u8,
+    /// What the hash of its value must be.
+    hash: u64,
+}
+
+/// What of one rule depends on the instances there are, and where its headers are found.
 #[derive(Clone, Debug)]
 struct Ready {
-    /// Of which of the names there must be a header, the first in the lowest bit: most calls have
-    /// none of the headers that rules ask for, and pass by without a look at the rule.
-    needs: u16,
+    /// Of each header test its place among the names; [`NAMES`] for one beyond them.
+    headers: Box<[u8]>,
     /// The instances of the node that calls are diverted to.
     divert: Option<(u32, u32)>,
     /// Of each subset the sum of the weights up to it. What has no instance in reach weighs
@@ -57,8 +76,14 @@ impl Rules {
                 names.push(test.name.clone());
             }
         }
-        let ready = set.rules.iter().map(|rule| Ready::of(rule, &names, service)).collect();
-        Self { set, author, names: names.into(), ready }
+        let place = |test: &HeaderTest| {
+            let at = names.iter().position(|name| *name == test.name);
+            at.and_then(|at| u8::try_from(at).ok()).unwrap_or(NAMES as u8)
+        };
+        let glances: Box<[Glance]> = set.rules.iter().map(|rule| Glance::of(rule, place)).collect();
+        let hashed = glances.iter().fold(0, |all, one| all | bit(one.name));
+        let ready = set.rules.iter().map(|rule| Ready::of(rule, place, service)).collect();
+        Self { set, author, names: names.into(), hashed, glances, ready }
     }
 
     /// The rules.
@@ -79,14 +104,35 @@ impl Rules {
     }
 }
 
+impl Glance {
+    fn of(rule: &Rule, place: impl Fn(&HeaderTest) -> u8) -> Self {
+        let mut glance = Self { name: NAMES as u8, ..Self::default() };
+        for (test, at) in rule.when.headers.iter().map(|test| (test, place(test))) {
+            glance.needs |= match test.test {
+                Test::Present | Test::Is(_) | Test::Prefix(_) => bit(at),
+                Test::Absent | Test::IsNot(_) => 0,
+            };
+            if let Test::Is(value) = &test.test {
+                (glance.name, glance.hash) = (at, hash(value));
+            }
+        }
+        glance
+    }
+}
+
+/// The bit of one of the names; none beyond them.
+fn bit(name: u8) -> u16 {
+    1_u16.checked_shl(name.into()).unwrap_or(0)
+}
+
+/// Tells values apart. Two that are not told apart cost a look at a rule, nothing else.
+fn hash(value: &str) -> u64 {
+    // What is longer is never asked for, and may be long.
+    if value.len() > LONGEST { 0 } else { FixedState::with_seed(1).hash_one(value) }
+}
+
 impl Ready {
-    fn of(rule: &Rule, names: &[String], service: &ServiceRoutes) -> Self {
-        let needed = rule.when.headers.iter().filter(|one| match one.test {
-            Test::Present | Test::Is(_) | Test::Prefix(_) => true,
-            Test::Absent | Test::IsNot(_) => false,
-        });
-        let places = needed.filter_map(|one| names.iter().position(|name| *name == one.name));
-        let needs = places.fold(0, |needs, at| needs | 1 << at);
+    fn of(rule: &Rule, place: impl Fn(&HeaderTest) -> u8, service: &ServiceRoutes) -> Self {
         let divert = rule.then.divert.and_then(|divert| {
             // All instances of a node have one cost: they stand side by side.
             let mut near = service.reachable().iter();
@@ -100,7 +146,8 @@ impl Ready {
             sum += if there { u32::from(subset.weight) } else { 0 };
             sum
         });
-        Self { needs, divert, weights: weights.collect() }
+        let headers = rule.when.headers.iter().map(place).collect();
+        Self { headers, divert, weights: weights.collect() }
     }
 }
 

@@ -232,6 +232,8 @@ proptest! {
         // The explanation says the same.
         let explained = routes.explain("s", &request, NOW);
         prop_assert_eq!(explained.subset, got.subset);
+        let deciding = explained.looked_at.iter().find(|one| one.obstacle.is_none());
+        prop_assert_eq!(deciding.map(|one| one.rule.clone()), got.rule);
         prop_assert_eq!(explained.candidates.len(), things.len().min(1000));
         let near = explained.candidates.iter()
             .filter(|one| one.verdict == router::rules::Verdict::Nearest)

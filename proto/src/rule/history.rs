@@ -137,8 +137,8 @@ impl Change {
                 7 => change.reordered = value.int("order")? == 1,
                 8 => {
                     let more = value.int("number of rules")?;
-                    change.more =
-                        u32::try_from(more).map_err(|_| DecodeError::TooLarge("change of rules"))?;
+                    change.more = u32::try_from(more)
+                        .map_err(|_| DecodeError::TooLarge("change of rules"))?;
                 }
                 tag => wire::unknown(tag)?,
             }
@@ -172,7 +172,10 @@ mod tests {
         let [one, two, three] = &third.history[..] else { panic!("{third:?}") };
         assert_eq!((one.revision, one.added.join(" ")), (1, "a b".to_owned()));
         assert_eq!((one.author, one.at), (Some(NodeId::from_bytes([7; 32])), UnixTime(9)));
-        assert_eq!((&*two.added, &*two.changed, two.reordered), (&["c".into()][..], &["a".into()][..], true));
+        assert_eq!(
+            (&*two.added, &*two.changed, two.reordered),
+            (&["c".into()][..], &["a".into()][..], true)
+        );
         assert_eq!((three.removed.join(" "), three.reordered), ("b a c".to_owned(), false));
     }
 

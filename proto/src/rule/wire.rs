@@ -22,8 +22,8 @@ use std::str::FromStr;
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Abort, Change, Delay, Divert, HeaderTest, MAX_HISTORY, MAX_PARTS, MAX_RULES, MAX_SET, Mirror, Part, Rate, Rule,
-    RuleSet, Share, Spill, Subset, Test,
+    Abort, Change, Delay, Divert, HeaderTest, MAX_HISTORY, MAX_PARTS, MAX_RULES, MAX_SET, Mirror,
+    Part, Rate, Rule, RuleSet, Share, Spill, Subset, Test,
 };
 use crate::error::DecodeError;
 use crate::grant::Pattern;

@@ -109,16 +109,18 @@ impl Router {
                 }
             }
             let generation = self.routes.generation() + 1;
-            let next = (!instances.is_empty()).then(|| {
+            let rules = self.rules_of(&name);
+            let next = (!instances.is_empty() || rules.is_some()).then(|| {
                 let granted = self.offers.of(&name).filter_map(|node| self.granted(&name, node));
                 let versions = services::versions(granted);
                 let next = ServiceRoutes::new(name.clone(), generation, instances, versions);
-                match self.rules_of(&name) {
+                match rules {
                     Some((author, rules)) => next.with_rules(rules, author),
                     None => next,
                 }
             });
-            let same = match (self.routes.service(name.as_str()), &next) {
+            let before = before.or_else(|| self.routes.waiting(name.as_str()));
+            let same = match (before, &next) {
                 (None, None) => true,
                 (Some(before), Some(next)) => {
                     before.instances == next.instances

@@ -130,6 +130,21 @@ impl ServiceRoutes {
         self.rules.as_deref()
     }
 
+    /// Itself and its rules, where it has some.
+    pub(crate) fn ruled(&self) -> Option<(&Self, &Rules)> {
+        Some((self, self.rules()?))
+    }
+
+    /// Whether one of the instances at these places, from and before, holds what is required.
+    pub(crate) fn has_match(&self, query: &Query<'_>, (from, to): (u32, u32)) -> bool {
+        let (from, to) = (from as usize, to as usize);
+        let mut blocks = from / BLOCK..to.div_ceil(BLOCK).min(self.index.len() as usize);
+        blocks.any(|block| {
+            let block = u32::try_from(block).expect("there are as many blocks as fit into 32 bits");
+            !self.required(block, query).and(self.span(block, from, to)).is_empty()
+        })
+    }
+
     pub(crate) fn same_rules(&self, other: &Self) -> bool {
         match (self.rules(), other.rules()) {
             (None, None) => true,

@@ -4,8 +4,8 @@ use proto::grant::Pattern;
 use proto::rule::{self, Abort, Delay, Key, Mirror, Rate, Rule, Spill, Subset};
 use proto::{LabelSet, Selector, UnixTime};
 
-use super::Rules;
-use crate::routes::{Lookup, Query, Routes};
+use super::{Glance, NAMES, Ready, Rules, hash};
+use crate::routes::{Lookup, Query, Routes, ServiceRoutes};
 
 /// The headers of a request.
 pub trait Headers {
@@ -91,9 +91,10 @@ impl Decision<'_> {
 impl Routes {
     /// What becomes of a call to `service` at `now`. Allocates nothing.
     ///
-    /// The first rule that matches decides. What the caller itself requires always holds: a divert
-    /// or a subset that has no such instance is left aside, so that a canary cannot take the only
-    /// version somebody asked for away. What the rule requires holds as well.
+    /// The first rule that matches decides; one that diverts only matches until its time is over
+    /// and where its node can take the call. What the caller itself requires always holds: a subset
+    /// that has no such instance is left aside, so that a canary cannot take the only version
+    /// somebody asked for away. What the rule requires holds as well.
     #[must_use]
     pub fn decide<'a>(
         &'a self,
@@ -102,9 +103,15 @@ impl Routes {
         now: UnixTime,
     ) -> Decision<'a> {
         let mut decision = Decision::plain(Query::of(request.selector));
-        let Some(found) = self.service(service) else { return decision };
+        let Some(found) = self.service(service) else {
+            // Rules may be there before the first instance is.
+            if let Some((found, rules)) = self.waiting(service).and_then(ServiceRoutes::ruled) {
+                decision.apply(rules, found, request, now);
+            }
+            return decision;
+        };
         if let Some(rules) = found.rules() {
-            decision.apply(rules, request, now);
+            decision.apply(rules, found, request, now);
         }
         Decision { lookup: found.lookup(decision.query), ..decision }
     }
@@ -118,23 +125,31 @@ impl<'a> Decision<'a> {
         Self { lookup, rule, subset, diverted, mirror, delay, abort, rate, affinity, query }
     }
 
-    fn apply(&mut self, rules: &'a Rules, request: &RequestView<'a>, now: UnixTime) {
-        let mut lacking = 0_u16;
-        for (at, name) in rules.names.iter().enumerate() {
-            lacking |= u16::from(request.headers.get(name).is_none()) << at;
-        }
-        let all = rules.ready.iter().zip(&rules.set.rules);
-        let mut matching = all.filter(|(ready, rule)| {
-            ready.needs & lacking == 0 && obstacle(rule, request).is_none()
+    fn apply(
+        &mut self,
+        rules: &'a Rules,
+        service: &ServiceRoutes,
+        request: &RequestView<'a>,
+        now: UnixTime,
+    ) {
+        let seen = Seen::of(rules, request.headers);
+        let mut places = seen.places(&rules.glances);
+        let found = places.find_map(|at| {
+            let (rule, ready) = (&rules.set.rules[at], &rules.ready[at]);
+            let header = |n: usize| match seen.values.get(usize::from(ready.headers[n])) {
+                Some(value) => *value,
+                None => request.headers.get(&rule.when.headers[n].name),
+            };
+            let query = self.query.and(&rule.then.select);
+            let is_for = obstacle(rule, request, header).is_none()
+                && idle(rule, ready, service, query, now).is_none();
+            is_for.then_some((rule, ready, query))
         });
-        let Some((ready, rule)) = matching.next() else { return };
+        let Some((rule, ready, query)) = found else { return };
         self.rule = Some((rule, rules.set.revision));
         let then = &rule.then;
-        self.query = self.query.and(&then.select);
-        if let Some(divert) = &then.divert
-            && now < divert.until
-            && let Some(places) = ready.divert
-        {
+        self.query = query;
+        if let Some(places) = ready.divert {
             self.query = self.query.at(places);
             self.diverted = true;
         } else if let Some(sum) = ready.weights.last().filter(|sum| **sum > 0) {
@@ -157,8 +172,65 @@ impl<'a> Decision<'a> {
     }
 }
 
-/// What keeps a rule from being for a call; `None` when it is for it.
-pub(super) fn obstacle(rule: &Rule, request: &RequestView<'_>) -> Option<&'static str> {
+/// What a call has of the headers that rules look at.
+struct Seen<'a> {
+    values: [Option<&'a str>; NAMES],
+    hashes: [u64; NAMES],
+    /// Of which there is none, the first in the lowest bit.
+    lacking: u16,
+}
+
+impl<'a> Seen<'a> {
+    fn of(rules: &Rules, headers: &'a dyn Headers) -> Self {
+        let mut seen = Self { values: [None; NAMES], hashes: [0; NAMES], lacking: 0 };
+        for (at, name) in rules.names.iter().enumerate() {
+            match headers.get(name) {
+                Some(value) => {
+                    seen.values[at] = Some(value);
+                    if rules.hashed >> at & 1 == 1 {
+                        seen.hashes[at] = hash(value);
+                    }
+                }
+                None => seen.lacking |= 1 << at,
+            }
+        }
+        seen
+    }
+
+    /// The places of the rules that may be for the call.
+    fn places(&self, glances: &[Glance]) -> impl Iterator<Item = usize> {
+        let may_be = |glance: &Glance| {
+            glance.needs & self.lacking == 0
+                && self.hashes.get(usize::from(glance.name)).is_none_or(|one| *one == glance.hash)
+        };
+        let all = glances.iter().enumerate();
+        all.filter(move |(_, glance)| may_be(glance)).map(|(at, _)| at)
+    }
+}
+
+/// What keeps a rule that diverts from doing so; `None` for one that does not divert at all.
+pub(super) fn idle(
+    rule: &Rule,
+    ready: &Ready,
+    service: &ServiceRoutes,
+    query: Query<'_>,
+    now: UnixTime,
+) -> Option<&'static str> {
+    let divert = rule.then.divert?;
+    if now >= divert.until {
+        return Some("divert, which has ended");
+    }
+    let can_serve = ready.divert.is_some_and(|places| service.has_match(&query, places));
+    if can_serve { None } else { Some("divert, whose node has no instance for it") }
+}
+
+/// What keeps a rule from being for a call; `None` when it is for it. The values of the headers it
+/// tests are those that `header` gives for their places in the rule.
+pub(super) fn obstacle<'a>(
+    rule: &Rule,
+    request: &RequestView<'_>,
+    header: impl Fn(usize) -> Option<&'a str>,
+) -> Option<&'static str> {
     let when = &rule.when;
     let covered = |patterns: &[Pattern], names: &[&str]| {
         patterns.is_empty()
@@ -167,7 +239,7 @@ pub(super) fn obstacle(rule: &Rule, request: &RequestView<'_>) -> Option<&'stati
     if !covered(&when.endpoints, &[request.endpoint]) {
         return Some("endpoint");
     }
-    if !when.headers.iter().all(|one| one.test.accepts(request.headers.get(&one.name))) {
+    if !when.headers.iter().enumerate().all(|(at, one)| one.test.accepts(header(at))) {
         return Some("header");
     }
     if !covered(&when.callers, &[request.caller]) {

@@ -4,8 +4,8 @@ use std::fmt::{self, Write as _};
 
 use proto::{Cost, NodeId, UnixTime};
 
-use super::decide::{Decision, RequestView, obstacle};
-use crate::routes::{Instance, Lookup, Mismatch, Routes, UNREACHABLE};
+use super::decide::{Decision, RequestView, idle, obstacle};
+use crate::routes::{Instance, Lookup, Mismatch, Query, Routes, UNREACHABLE};
 
 /// Candidates that are listed; of larger services the nearest.
 const LISTED: usize = 1000;
@@ -89,11 +89,15 @@ impl Routes {
             candidates: Vec::new(),
             mismatch: None,
         };
-        let Some(found) = self.service(service) else { return explained };
+        let found = self.service(service).or_else(|| self.waiting(service));
+        let Some(found) = found else { return explained };
         if let Some(rules) = found.rules() {
             explained.rules = Some((rules.set.revision, rules.author));
-            for rule in &rules.set.rules {
-                let obstacle = obstacle(rule, request);
+            for (rule, ready) in rules.set.rules.iter().zip(&rules.ready) {
+                let header = |at: usize| request.headers.get(&rule.when.headers[at].name);
+                let query = Query::of(request.selector).and(&rule.then.select);
+                let obstacle = obstacle(rule, request, header)
+                    .or_else(|| idle(rule, ready, found, query, now));
                 explained.looked_at.push(Passed { rule: rule.name.clone(), obstacle });
                 if obstacle.is_none() {
                     break;

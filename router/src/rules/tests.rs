@@ -119,13 +119,79 @@ fn a_divert_holds_for_its_calls_its_time_and_while_its_node_is_there() {
         rule("ada", with_header("x-dev", "ada"), to(3, 1_001)),
         rule("bob", with_header("x-dev", "bob"), to(3, 1_000)),
         rule("eve", with_header("x-dev", "eve"), to(77, 2_000)),
+        rule("old", with_header("x-old", "1"), to(1, 2_000)),
     ];
     let routes = routes(all);
     assert_eq!(decided(&routes, &[("x-dev", "ada")], "", 0), "ada - i3");
-    assert_eq!(decided(&routes, &[("x-dev", "bob")], "", 0), "bob - i1+i2+i3", "it has ended");
-    assert_eq!(decided(&routes, &[("x-dev", "eve")], "", 0), "eve - i1+i2+i3", "not there");
+    assert_eq!(decided(&routes, &[("x-dev", "bob")], "", 0), "- - i1+i2+i3", "it has ended");
+    assert_eq!(decided(&routes, &[("x-dev", "eve")], "", 0), "- - i1+i2+i3", "not there");
     assert_eq!(decided(&routes, &[("x-dev", "zoe")], "", 0), "- - i1+i2+i3");
     assert_eq!(decided(&routes, &[], "", 0), "- - i1+i2+i3");
+    assert_eq!(decided(&routes, &[("x-old", "1")], "", 0), "old - i1");
+    assert_eq!(decided(&routes, &[("x-old", "1")], "version=v2", 0), "- - i3", "not what is asked");
+}
+
+#[test]
+fn a_divert_that_is_over_or_has_nobody_there_leaves_the_call_to_the_rules_behind_it() {
+    let to = |n: u8, until: u64| Actions {
+        divert: Some(Divert { node: id(n), until: UnixTime(until) }),
+        timeout: Some(1),
+        ..Actions::default()
+    };
+    let canary = Actions { subsets: vec![subset("new", "version=v2", 1)], ..Actions::default() };
+    let routes = routes(vec![
+        rule("ended", Condition::default(), to(1, 1_000)),
+        rule("away", Condition::default(), to(77, 2_000)),
+        rule("canary", Condition::default(), canary),
+    ]);
+    assert_eq!(decided(&routes, &[], "", 0), "canary new i3");
+    let (map, none, selector) = (Map(BTreeMap::new()), LabelSet::default(), Selector::default());
+    let request = RequestView {
+        endpoint: "/",
+        headers: &map,
+        caller: "",
+        node_name: "laptop",
+        node_id: "abc",
+        node_labels: &none,
+        selector: &selector,
+        chance: 5,
+    };
+    let why = routes.explain("shop", &request, NOW).to_string();
+    for part in [
+        "ended not for this call: divert, which has ended",
+        "away not for this call: divert, whose node has no instance for it",
+        "canary decides",
+    ] {
+        assert!(why.contains(part), "{part:?} is not in\n{why}");
+    }
+}
+
+#[test]
+fn headers_are_told_apart_by_value_name_and_number() {
+    // More names than a call remembers, values that begin alike, and one that is too long for any.
+    let named =
+        |n: usize| rule(&format!("r{n}"), with_header(&format!("x-{n}"), "1"), Actions::default());
+    let mut all: Vec<Rule> = (0..20).map(named).collect();
+    let begins = HeaderTest { name: "x-3".into(), test: Test::Prefix("long".into()) };
+    let two =
+        vec![with_header("x-3", "2").headers.remove(0), with_header("x-19", "2").headers.remove(0)];
+    all.push(rule("two", Condition { headers: two, ..Condition::default() }, Actions::default()));
+    all.push(rule(
+        "begins",
+        Condition { headers: vec![begins], ..Condition::default() },
+        Actions::default(),
+    ));
+    let routes = routes(all);
+    let of = |headers: &[(&'static str, &'static str)]| {
+        decided(&routes, headers, "", 0).split(' ').next().unwrap().to_owned()
+    };
+    assert_eq!(of(&[("x-0", "1")]), "r0");
+    assert_eq!(of(&[("x-19", "1")]), "r19");
+    assert_eq!(of(&[("x-0", "2"), ("x-19", "1")]), "r19");
+    assert_eq!(of(&[("x-3", "2"), ("x-19", "2")]), "two");
+    assert_eq!(of(&[("x-3", "2"), ("x-19", "3")]), "-");
+    let long: &'static str = format!("long{}", "x".repeat(64 * 1024)).leak();
+    assert_eq!(of(&[("x-3", long)]), "begins");
 }
 
 #[test]
@@ -286,7 +352,7 @@ fn apply(base: u64, rules: Vec<Rule>) -> Request {
 }
 
 fn held(net: &Net, at: usize) -> Option<(u64, usize, NodeId)> {
-    let rules = net.routes[at].service("s")?.rules()?;
+    let rules = net.routes[at].rules("s")?;
     Some((rules.set().revision, rules.set().rules.len(), rules.author()))
 }
 
@@ -333,10 +399,50 @@ fn two_that_write_at_once_agree_on_one_of_them() {
 }
 
 #[test]
+fn rules_are_known_before_the_first_instance_and_after_the_last() {
+    let mut net = Net::of(vec![
+        router(Toy(0), 1, operator(Toy(0), "*")),
+        router(Toy(1), 1, node(Toy(1), "*", 1 << 20)),
+    ]);
+    net.link(0, 1, 1_000);
+    let abort = Some(Abort { status: 503, part: Part::WHOLE });
+    let then = Actions { abort, ..Actions::default() };
+    net.request(0, apply(0, vec![rule("x", Condition::default(), then)])).unwrap();
+    net.settle();
+    let known = |net: &Net| {
+        let routes = &net.routes[1];
+        let names: Vec<String> = routes.ruled().map(|(name, _)| name.to_string()).collect();
+        assert_eq!((held(net, 1), names), (Some((1, 1, Toy(0).id())), vec!["s".to_owned()]));
+        let (map, none, any) = (Map(BTreeMap::new()), LabelSet::default(), Selector::default());
+        let request = RequestView {
+            endpoint: "/",
+            headers: &map,
+            caller: "",
+            node_name: "laptop",
+            node_id: "abc",
+            node_labels: &none,
+            selector: &any,
+            chance: 5,
+        };
+        let decision = routes.decide("s", &request, NOW);
+        assert_eq!(decision.abort.map(|abort| abort.status), Some(503));
+        assert_eq!(routes.explain("s", &request, NOW).looked_at.len(), 1);
+        (routes.service_count(), matches!(decision.lookup, Lookup::Unknown))
+    };
+    assert_eq!(known(&net), (0, true));
+    net.register(1, "s", "one");
+    net.settle();
+    assert_eq!(known(&net), (1, false));
+    let (service, instance) = ("s".parse().unwrap(), "one".into());
+    net.request(1, Request::Deregister { service, version: None, instance }).unwrap();
+    net.settle();
+    assert_eq!(known(&net), (0, true));
+}
+
+#[test]
 fn a_new_life_says_again_what_the_one_before_decided_and_overrules_nobody() {
     let (a, b) = (Toy(0), Toy(1));
-    let mut net =
-        Net::of(vec![router(a, 1, operator(a, "*")), router(b, 1, operator(b, "*"))]);
+    let mut net = Net::of(vec![router(a, 1, operator(a, "*")), router(b, 1, operator(b, "*"))]);
     let link = net.link(0, 1, 1_000);
     net.register(1, "s", "one");
     net.request(0, apply(0, vec![])).unwrap();

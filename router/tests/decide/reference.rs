@@ -186,6 +186,16 @@ pub(crate) fn decide(
         if !endpoint_fits || rule.user.as_ref().is_some_and(|wanted| user != Some(wanted)) {
             continue;
         }
+        // A divert that is over, or whose node cannot take the call, is no rule for it.
+        let can_take = |thing: &Thing| {
+            let must = asked.iter().chain(&rule.select).filter(|ask| !ask.prefer);
+            thing.group.is_some() && must.clone().all(|ask| ask.holds(thing))
+        };
+        if let Some((node, until)) = rule.divert
+            && (now >= until || !things.iter().any(|thing| thing.node == node && can_take(thing)))
+        {
+            continue;
+        }
         match (rule.share, user) {
             (None, _) => {}
             (Some(share), Some(user)) => {
@@ -197,11 +207,11 @@ pub(crate) fn decide(
             (Some(0), None) => continue,
             (Some(10_000), None) => {}
             (Some(_), None) => {
-                outcomes.extend(by_rule(things, rule, asked, user, now));
+                outcomes.extend(by_rule(things, rule, asked, user));
                 continue;
             }
         }
-        outcomes.extend(by_rule(things, rule, asked, user, now));
+        outcomes.extend(by_rule(things, rule, asked, user));
         return outcomes;
     }
     let found = find(things, asked, &[], None, None);
@@ -209,18 +219,9 @@ pub(crate) fn decide(
     outcomes
 }
 
-fn by_rule(
-    things: &[Thing],
-    rule: &RuleModel,
-    asked: &[Ask],
-    user: Option<&str>,
-    now: u64,
-) -> Vec<Outcome> {
+fn by_rule(things: &[Thing], rule: &RuleModel, asked: &[Ask], user: Option<&str>) -> Vec<Outcome> {
     let name = Some(rule.name.clone());
-    if let Some((node, until)) = rule.divert
-        && now < until
-        && things.iter().any(|thing| thing.node == node && thing.group.is_some())
-    {
+    if let Some((node, _)) = rule.divert {
         let found = find(things, asked, &rule.select, Some(node), None);
         return vec![Outcome { rule: name, subset: None, diverted: true, found }];
     }
