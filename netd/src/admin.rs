@@ -7,6 +7,7 @@ mod answer;
 mod change;
 mod detect;
 mod forward;
+mod labels;
 mod read;
 mod rules;
 mod wait;
@@ -148,6 +149,8 @@ fn routes(node: Arc<Node>) -> Router {
             get(rules::list).post(rules::apply).layer(DefaultBodyLimit::max(MAX_RULES)),
         )
         .route("/v1/rules/{*name}", get(rules::one))
+        .route("/v1/rules-history/{*name}", get(rules::history))
+        .route("/v1/labels", get(labels::list).post(labels::change))
         .route("/v1/why", post(why::why))
         .route("/v1/ping", get(wait::ping))
         .route("/v1/wait", get(wait::wait))

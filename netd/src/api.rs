@@ -4,15 +4,17 @@
 //! RFC 3339 UTC. Within `micro/v1` fields are only added, so a reader ignores what it does not know
 //! and every field it needs from a newer node has a default.
 
+mod labels;
 mod rules;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use labels::{LabelItem, LabelRequest, Labelled};
 pub use rules::{
-    Applied, ApplyRequest, RuleWarning, Rules, RulesItem, Why, WhyCandidate, WhyNarrowed,
-    WhyOutcome, WhyRequest, WhyRule,
+    Applied, ApplyRequest, RuleWarning, Rules, RulesChange, RulesItem, Why, WhyCandidate,
+    WhyNarrowed, WhyOutcome, WhyRequest, WhyRule,
 };
 
 /// The version every document carries.

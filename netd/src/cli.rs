@@ -14,6 +14,7 @@ pub mod forward;
 pub mod graph;
 pub mod invite;
 pub mod join;
+pub mod label;
 pub mod network;
 pub mod nodes;
 pub mod older;

@@ -43,7 +43,7 @@ pub struct Settings {
     pub name_asked: bool,
     /// Where it is.
     pub region: String,
-    /// Its labels.
+    /// Its labels: those of all nodes of its network, and its own over them.
     pub labels: LabelSet,
     /// The name of its network; `None`: that of the ticket, of its membership, or `local-USER`.
     pub network: Option<String>,

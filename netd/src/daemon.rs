@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use proto::ServiceName;
+use proto::{LabelSet, ServiceName};
 use proxy::own::{self, Own};
 use proxy::{Proxy, Published};
 use router::{Router, Routes};
@@ -27,12 +27,14 @@ use crate::data::Data;
 use crate::drain::{self, Signals};
 use crate::drive::{Asks, Clock, Drive, Shared};
 use crate::error::{Exit, Problem};
+use crate::labels::{self, Kept, Labels};
 use crate::member::{self, Member};
 use crate::metrics::Metrics;
 use crate::node::{Beats, Node, Phase};
 use crate::output::Output;
 use crate::registrar::ToRouter;
 use crate::registrar::alive::{self, Alive};
+use crate::rules::keep::Keeper;
 use crate::upkeep::{Upkeep, describe};
 use crate::{admin, health, listen, log, owner, seeds, welcome};
 
@@ -141,10 +143,12 @@ pub async fn start(
         trouble: watch::Sender::new(None),
     });
     let door = Door::new(member.network);
+    let labelled = Kept::load(&member.state);
     let (drive, asks) = {
         let door = door.clone();
         let credential = member.credential.load();
-        let node = describe(settings, &member.name, &credential, &advertised.load());
+        let (told, labels) = (advertised.load(), labelled.node(&settings.labels));
+        let node = describe(settings, &member.name, &credential, &told, &labels);
         let config = router::Config {
             network: member.network,
             epoch: member.epoch,
@@ -157,6 +161,23 @@ pub async fn start(
         Drive::new(Router::new(signer, node, config), control, door, Arc::clone(&shared), clock)
     };
     let drive = tokio::spawn(drive.run());
+    let (state, published) = (Arc::clone(&member.state), Arc::clone(&routes));
+    let rules = Keeper::start(me, state, published, asks.clone()).await;
+    let now = Arc::new(ArcSwap::from_pointee(labelled.node(&settings.labels)));
+    let described = (settings.clone(), member.name.clone());
+    let known = (Arc::clone(&member.credential), Arc::clone(&advertised));
+    let describe = move |labels: &LabelSet| {
+        let ((settings, name), (credential, told)) = (&described, &known);
+        describe(settings, name, &credential.load(), &told.load(), labels)
+    };
+    let parts = labels::Parts {
+        configured: settings.labels.clone(),
+        now: Arc::clone(&now),
+        state: Arc::clone(&member.state),
+        asks: asks.clone(),
+        describe: Box::new(describe),
+    };
+    let labels = Labels::start(labelled, parts).await;
 
     // The proxy.
     let proxy = proxy(settings, &member, &routes, &tunnel, &asks)?;
@@ -168,7 +189,6 @@ pub async fn start(
     let node = Arc::new(Node {
         name: member.name.clone(),
         region: settings.region.clone(),
-        labels: settings.labels.clone(),
         network_name: member.network_name.clone(),
         network: member.network,
         me,
@@ -180,6 +200,8 @@ pub async fn start(
         forwards: Arc::new(tokio::sync::Semaphore::new(admin::MAX_HELD)),
         shared: Arc::clone(&shared),
         asks: asks.clone(),
+        rules,
+        labels,
         proxy_at,
         observe_at,
         advertised: Arc::clone(&advertised),
@@ -209,6 +231,7 @@ pub async fn start(
         asks,
         shared,
         advertised,
+        labels: now,
     };
     tokio::spawn(stop.clone().run_until_cancelled_owned(upkeep.run()));
     node.phase.send_replace(Phase::Serving);

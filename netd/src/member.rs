@@ -27,7 +27,7 @@ pub use known::Peers;
 #[derive(Debug)]
 pub struct Member {
     /// Where its files are; held by this process.
-    pub state: State,
+    pub state: Arc<State>,
     /// Its name: the one asked for, or the default with a number behind it.
     pub name: String,
     /// Its key.
@@ -151,7 +151,7 @@ fn load(
         origin,
         credential: Arc::new(ArcSwap::from_pointee(credential)),
         key,
-        state,
+        state: Arc::new(state),
     })
 }
 

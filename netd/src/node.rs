@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use proto::{Credential, LabelSet, NetworkId, NodeId};
+use proto::{Credential, NetworkId, NodeId};
 use proxy::{Proxy, Published};
 use router::Routes;
 use tokio::sync::watch;
@@ -14,6 +14,8 @@ use tunnel::Tunnel;
 use tunnel::issuer::Desk;
 
 use crate::drive::{Asks, Shared};
+use crate::labels::Labels;
+use crate::rules::keep::Keeper;
 
 /// A runtime that has not turned for this long is stuck: the node is not alive.
 const STUCK: Duration = Duration::from_secs(5);
@@ -35,8 +37,6 @@ pub struct Node {
     pub name: String,
     /// Where it is.
     pub region: String,
-    /// Its labels.
-    pub labels: LabelSet,
     /// The name of its network.
     pub network_name: String,
     /// Its network.
@@ -59,6 +59,10 @@ pub struct Node {
     pub shared: Arc<Shared>,
     /// The way to the router.
     pub asks: Asks,
+    /// Writes the rules that are decided here.
+    pub rules: Keeper,
+    /// Sets labels by command.
+    pub labels: Labels,
     /// Where programs call, the usual one first.
     pub proxy_at: Vec<SocketAddr>,
     /// Where health and metrics are read.

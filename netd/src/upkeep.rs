@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use proto::{Credential, NodeId};
+use proto::{Credential, LabelSet, NodeId};
 use router::{Request, Routes};
 use tokio::sync::watch;
 use tunnel::Tunnel;
@@ -40,7 +40,7 @@ pub struct Upkeep {
     /// Its grant.
     pub credential: Arc<ArcSwap<Credential>>,
     /// Its files.
-    pub state: State,
+    pub state: Arc<State>,
     /// Whom it knew when it started.
     pub peers: Peers,
     /// Its links.
@@ -51,6 +51,8 @@ pub struct Upkeep {
     pub shared: Arc<Shared>,
     /// What others are told to dial.
     pub advertised: Arc<ArcSwap<Vec<SocketAddr>>>,
+    /// Its labels.
+    pub labels: Arc<ArcSwap<LabelSet>>,
 }
 
 impl Upkeep {
@@ -64,7 +66,8 @@ impl Upkeep {
     /// What this node says about itself, now.
     #[must_use]
     pub fn describe(&self) -> proto::record::Node {
-        describe(&self.settings, &self.name, &self.credential.load(), &self.advertised.load())
+        let (credential, advertised) = (self.credential.load(), self.advertised.load());
+        describe(&self.settings, &self.name, &credential, &advertised, &self.labels.load())
     }
 
     /// Renews the grant when a third of what was left of it is over.
@@ -180,11 +183,12 @@ pub fn describe(
     name: &str,
     credential: &Credential,
     addresses: &[SocketAddr],
+    labels: &LabelSet,
 ) -> proto::record::Node {
     proto::record::Node {
         name: name.to_owned(),
         region: settings.region.clone(),
-        labels: settings.labels.clone(),
+        labels: labels.clone(),
         addresses: addresses.iter().copied().take(proto::record::MAX_ADDRESSES).collect(),
         release: env!("CARGO_PKG_VERSION").to_owned(),
         protocol: proto::PROTOCOL,

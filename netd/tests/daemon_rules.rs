@@ -158,3 +158,120 @@ fn without_the_role_a_node_is_told_which_grant_it_lacks_and_how_to_get_it() {
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.err.contains("no instance of orders is known: labels were not checked"), "{ran:?}");
 }
+
+const ABORT: &str =
+    "service = \"orders\"\n[[rule]]\nname = \"closed\"\nthen.abort = { status = 503 }\n";
+
+/// A node that is killed without a word and started again.
+fn killed_and_started<'a>(
+    user: &'a User,
+    node: daemon_support::Node<'a>,
+    at: &str,
+) -> daemon_support::Node<'a> {
+    node.kill();
+    user.up("a", &["--join", at])
+}
+
+#[test]
+fn what_a_node_decided_holds_in_its_next_life_and_what_it_took_away_does_not() {
+    let (ada, bob) = (User::new(), User::new());
+    let first = ada.up("a", &[]);
+    let ticket = first.invite(&["--role", "operator", "--namespace", "*"]);
+    let second = bob.up("b", &["--join", &ticket]);
+    let at = second.text("/listen/0");
+    let path = file(&ada, ABORT);
+    first.run(&["rules", "apply", &path]).ok();
+
+    let first = killed_and_started(&ada, first, &at);
+    let address = named("one");
+    first.run(&["expose", "orders", &address, "--protocol", "http"]).ok();
+    assert_eq!(call(&first, ""), "503");
+    let ran = first.run(&["rules", "get", "orders"]).ok();
+    assert!(ran.starts_with("# revision 1, written by a\n"), "{ran}");
+    soon("the other node has heard", || second.run(&["rules", "get", "orders"]).code == 0);
+
+    first.run(&["rules", "rm", "orders"]).ok();
+    let first = killed_and_started(&ada, first, &at);
+    first.run(&["expose", "orders", &address, "--protocol", "http"]).ok();
+    assert_eq!(call(&first, ""), "one");
+    assert_eq!(first.run(&["rules", "get", "orders"]).code, 4);
+
+    // What others decide in between is not overruled by what comes back.
+    first.run(&["rules", "apply", &path]).ok();
+    soon("the other node has heard", || second.run(&["rules", "get", "orders"]).code == 0);
+    first.kill();
+    let calm = file(&bob, "service = \"orders\"\n[[rule]]\nname = \"calm\"\nthen.retries = 1\n");
+    second.run(&["rules", "apply", &calm, "--replace"]).ok();
+    let first = ada.up("a", &["--join", &at]);
+    soon("it knows what was decided", || {
+        first.run(&["rules", "get", "orders"]).out.starts_with("# revision 4, written by b\n")
+    });
+    let history = first.run(&["rules", "history", "orders"]).ok();
+    assert!(history.starts_with("REVISION"), "{history}");
+    let told: Vec<String> = history
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .map(|line| {
+            let parts: Vec<&str> = line.splitn(4, ' ').collect();
+            [parts[0], parts[1], parts[3]].join(" ")
+        })
+        .collect();
+    assert_eq!(told, ["4 b +calm -closed", "3 a +closed", "2 a -closed", "1 a +closed"]);
+}
+
+#[test]
+fn rules_that_cannot_be_kept_are_refused_and_nothing_is_half_done() {
+    let ada = User::new();
+    let node = ada.up("a", &["--network", "acme"]);
+    let path = file(&ada, ABORT);
+    node.run(&["rules", "apply", &path]).ok();
+    let state = node.state("acme");
+    let mut kept = std::fs::read(state.join("rules")).unwrap();
+
+    // The directory is not to be written to: it is elsewhere.
+    let elsewhere = ada.path("elsewhere");
+    std::fs::rename(&state, &elsewhere).unwrap();
+    let ran = node.run(&["rules", "rm", "orders"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let lines: Vec<&str> = ran.err.lines().collect();
+    assert_eq!(lines.len(), 3, "{ran:?}");
+    let told = "error[M6003]: the rules of orders cannot be kept, so they stay as they were";
+    assert_eq!(lines[0], told);
+    assert!(lines[1].contains("No such file") && lines[2].contains("config path"), "{ran:?}");
+    assert!(node.run(&["rules", "get", "orders"]).ok().starts_with("# revision 1,"));
+    std::fs::rename(&elsewhere, &state).unwrap();
+    assert_eq!(std::fs::read(state.join("rules")).unwrap(), kept);
+
+    // One that is damaged is not overwritten: what is in it would be lost.
+    node.kill();
+    kept.truncate(kept.len() - 3);
+    std::fs::write(state.join("rules"), &kept).unwrap();
+    let node = ada.up("a", &["--network", "acme"]);
+    let ran = node.run(&["rules", "apply", &path]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.err.contains("what is kept there cannot be read"), "{ran:?}");
+    assert_eq!(std::fs::read(state.join("rules")).unwrap(), kept);
+    assert_eq!(node.run(&["rules", "get", "orders"]).code, 4);
+}
+
+#[test]
+fn rules_are_read_tested_and_applied_before_there_is_an_instance() {
+    let ada = User::new();
+    let node = ada.up("a", &[]);
+    let path = file(&ada, ABORT);
+    let ran = node.run(&["rules", "apply", &path]);
+    assert_eq!(ran.out, "orders: 1 rule, revision 1\n", "{ran:?}");
+    let ran = node.run(&["rules", "get", "orders"]).ok();
+    assert!(ran.starts_with("# revision 1, written by a\n"), "{ran}");
+    assert!(node.run(&["rules", "get"]).ok().contains("closed"));
+    let ran = node.run(&["rules", "test", "orders"]).ok();
+    assert!(ran.contains("refused with 503"), "{ran}");
+    let ran = node.run(&["network", "why", "orders"]).ok();
+    assert!(ran.contains("none: no instance of it is known"), "{ran}");
+    assert!(ran.contains("closed: decides"), "{ran}");
+    let ran = node.run(&["rules", "apply", &file(&ada, &ABORT.replace("503", "500"))]);
+    assert!(ran.err.contains("error[M1308]: orders has rules already"), "{ran:?}");
+    node.run(&["rules", "rm", "orders"]).ok();
+    assert_eq!(node.run(&["rules", "get", "orders"]).code, 4);
+}

@@ -98,6 +98,14 @@ pub enum Request {
         /// The instance's id.
         instance: String,
     },
+    /// What an operator says of a service on this node, over what its programs say: these labels in
+    /// place of those said before. They are kept also while no instance of it is here.
+    Label {
+        /// The service.
+        service: ServiceName,
+        /// Its labels; none: it is as its programs say.
+        labels: LabelSet,
+    },
     /// This node changed: addresses, labels, or a renewed credential.
     Describe(Node),
     /// Decide about the calls of a service: this set in place of the one there is, whose revision

@@ -16,6 +16,8 @@ const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Leases {
     services: BTreeMap<ServiceName, Offer>,
+    /// What is said of services here over what their programs say.
+    labels: BTreeMap<ServiceName, LabelSet>,
 }
 
 /// One service of this node, by version.
@@ -50,6 +52,21 @@ impl Leases {
     /// What is offered of one service.
     pub(crate) fn offer(&self, service: &ServiceName) -> Option<&Offer> {
         self.services.get(service)
+    }
+
+    /// What is said of a service over what its programs say.
+    pub(crate) fn labels(&self, service: &ServiceName) -> Option<&LabelSet> {
+        self.labels.get(service)
+    }
+
+    /// Sets that; gives what was said before.
+    pub(crate) fn label(&mut self, service: &ServiceName, labels: LabelSet) -> LabelSet {
+        let before = if labels.is_empty() {
+            self.labels.remove(service)
+        } else {
+            self.labels.insert(service.clone(), labels)
+        };
+        before.unwrap_or_default()
     }
 
     /// The names of all services offered.
@@ -124,11 +141,11 @@ pub(crate) fn without(offer: &Offer, version: Option<&str>, instance: &str) -> O
     found.then_some(left)
 }
 
-/// What the network is told of an offer.
-pub(crate) fn service(offer: &Offer) -> Service {
+/// What the network is told of an offer, with `labels` over those of its programs.
+pub(crate) fn service(offer: &Offer, labels: Option<&LabelSet>) -> Service {
     let versions = offer.iter().map(|(version, of)| VersionOf {
         version: version.clone(),
-        metadata: of.metadata.clone(),
+        metadata: labels.map_or_else(|| of.metadata.clone(), |over| of.metadata.overlaid(over)),
         endpoints: of.endpoints.clone(),
         instances: of.instances.values().map(|lease| lease.instance.clone()).collect(),
     });

@@ -37,7 +37,7 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Answer<api::Status>
                 id: me.to_string(),
                 name: node.name.clone(),
                 region: node.region.clone(),
-                labels: labels(&node.labels),
+                labels: routes.node(&me).map(|node| labels(&node.labels)).unwrap_or_default(),
                 release: env!("CARGO_PKG_VERSION").to_owned(),
                 uptime_ms: u64::try_from(node.began.elapsed().as_millis()).unwrap_or(u64::MAX),
                 ready: node.is_ready(),
@@ -160,6 +160,16 @@ pub(super) fn find<'a>(
 ) -> Result<&'a ServiceRoutes, Problem> {
     let name = name.strip_prefix("default/").unwrap_or(name);
     routes.service(name).ok_or_else(|| no_service(routes, network, name))
+}
+
+/// The service called `name`, also one of which only rules are known.
+pub(super) fn find_ruled<'a>(
+    routes: &'a Routes,
+    network: &str,
+    name: &str,
+) -> Result<&'a ServiceRoutes, Problem> {
+    let plain = name.strip_prefix("default/").unwrap_or(name);
+    routes.waiting(plain).map_or_else(|| find(routes, network, name), Ok)
 }
 
 /// Nobody offers this name: how many are visible, and which is the nearest.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use proto::rule::{BadRule, Rule, RuleSet};
+use proto::rule::{BadRule, Change, Rule, RuleSet};
 use proto::{NodeId, ServiceName, UnixTime};
 use router::rules::{lint, may_rule};
-use router::{Refusal, Request, Routes, Rules};
+use router::{Refusal, Routes, Rules};
 
 use super::answer::{self, Answer, Body, document, malformed};
 use super::wait::find_node;
@@ -15,6 +15,7 @@ use crate::error::{Exit, Problem};
 use crate::member;
 use crate::node::Node;
 use crate::rules::form;
+use crate::rules::keep::{Edit, NotWritten};
 use crate::rules::words::Text as _;
 
 /// `GET /v1/rules`.
@@ -27,8 +28,7 @@ pub(super) async fn list(State(node): State<Arc<Node>>) -> Answer<api::Items<api
         author_name: Node::name_of(&routes, &rules.author()),
         rules: rules.set().rules.iter().map(|rule| rule.name.clone()).collect(),
     };
-    let ruled = routes.services().filter_map(|found| Some((&found.name, found.rules()?)));
-    let all = ruled.filter(|(_, rules)| !rules.set().rules.is_empty()).map(item);
+    let all = routes.ruled().filter(|(_, rules)| !rules.set().rules.is_empty()).map(item);
     answer::list("RulesList", all.collect())
 }
 
@@ -53,11 +53,42 @@ pub(super) async fn one(
     )
 }
 
+/// `GET /v1/rules-history/SERVICE`.
+pub(super) async fn history(
+    State(node): State<Arc<Node>>,
+    Path(name): Path<String>,
+) -> Answer<api::Items<api::RulesChange>> {
+    let routes = node.routes();
+    let name: ServiceName = name.parse().map_err(|why| malformed(&why))?;
+    let rules = held(&routes, &name).ok_or_else(|| no_rules(&routes, &name))?;
+    let item = |change: &Change| api::RulesChange {
+        revision: change.revision,
+        author: change.author.map(|author| author.to_string()).unwrap_or_default(),
+        author_name: change.author.map(|one| Node::name_of(&routes, &one)).unwrap_or_default(),
+        at: change.at.write(),
+        added: change.added.clone(),
+        changed: change.changed.clone(),
+        removed: change.removed.clone(),
+        reordered: change.reordered,
+        more: change.more,
+    };
+    answer::list("RulesHistory", rules.set().history.iter().rev().map(item).collect())
+}
+
 /// `POST /v1/rules`.
 pub(super) async fn apply(
     State(node): State<Arc<Node>>,
     Body(ask): Body<api::ApplyRequest>,
 ) -> Answer<api::Applied> {
+    document("RulesApplied", write(&node, ask).await?)
+}
+
+/// Writes rules, or says what would be.
+///
+/// # Errors
+/// M3009 without the grant, M4003 for what no node would read, M1308 where others were quicker,
+/// M6003 where they cannot be kept.
+pub(super) async fn write(node: &Node, ask: api::ApplyRequest) -> Result<api::Applied, Problem> {
     let routes = node.routes();
     let service = ask.set.service.0.clone();
     let grant = node.credential.load();
@@ -69,7 +100,7 @@ pub(super) async fn apply(
     let rules = rules.collect::<Result<Vec<Rule>, Problem>>()?;
     let before = held(&routes, &service);
     let base = before.map_or(0, |rules| rules.set().revision);
-    let set = RuleSet { revision: base.saturating_add(1), rules };
+    let set = RuleSet { revision: base.saturating_add(1), rules, ..RuleSet::default() };
     set.check().map_err(bad)?;
     let unchanged = match before {
         Some(before) => before.set().says_the_same(&set),
@@ -83,52 +114,40 @@ pub(super) async fn apply(
         return Err(stale(&routes, &service, ask.set.revision, base));
     }
     let warnings = warnings(&set, &service, &routes, member::now());
+    let (count, mut revision) =
+        (set.rules.len() as u64, if unchanged { base } else { set.revision });
     if !ask.dry_run && !unchanged {
-        let rules = set.rules.clone();
-        write(&node, &service, base, rules, ask.set.revision, ask.replace).await?;
+        let (service, rules, replace) = (service.clone(), set.rules, ask.replace);
+        let written = node.rules.write(Edit { service: service.clone(), rules, base, replace });
+        let written = written.await;
+        revision = written.map_err(|why| refused(node, &service, ask.set.revision, why))?;
     }
-    let revision = if unchanged {
-        base
-    } else {
-        let now = node.routes();
-        held(&now, &service).filter(|_| !ask.dry_run).map_or(set.revision, |all| all.set().revision)
+    Ok(api::Applied {
+        service: service.to_string(),
+        revision,
+        rules: count,
+        changed: !unchanged,
+        dry_run: ask.dry_run,
+        warnings,
+    })
+}
+
+fn refused(node: &Node, service: &ServiceName, asked: Option<u64>, why: NotWritten) -> Problem {
+    let refusal = match why {
+        NotWritten::Refused(refusal) => refusal,
+        NotWritten::Leaving(leaving) => {
+            return Problem::new("M1013", Exit::Unreachable, "the node is stopping")
+                .why(leaving.to_string());
+        }
+        NotWritten::NotPut(_) => {
+            let what = format!("the rules of {service} hold, and could not be kept");
+            return kept_nowhere(what, &why);
+        }
+        NotWritten::NotKept(_) | NotWritten::TooMany | NotWritten::Damaged(_) => {
+            let what = format!("the rules of {service} cannot be kept, so they stay as they were");
+            return kept_nowhere(what, &why);
+        }
     };
-    document(
-        "RulesApplied",
-        api::Applied {
-            service: service.to_string(),
-            revision,
-            rules: set.rules.len() as u64,
-            changed: !unchanged,
-            dry_run: ask.dry_run,
-            warnings,
-        },
-    )
-}
-
-async fn write(
-    node: &Node,
-    service: &ServiceName,
-    base: u64,
-    rules: Vec<Rule>,
-    asked: Option<u64>,
-    replace: bool,
-) -> Result<(), Problem> {
-    let request = |base| Request::Rule { service: service.clone(), base, rules: rules.clone() };
-    let mut answer = node.asks.request(request(base)).await;
-    if let (Ok(Err(Refusal::StaleRules(now))), true) = (answer, replace) {
-        // Those of a service without instances are not seen, and are to go all the same.
-        answer = node.asks.request(request(now)).await;
-    }
-    match answer {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(refusal)) => Err(refused(node, service, asked, refusal)),
-        Err(leaving) => Err(Problem::new("M1013", Exit::Unreachable, "the node is stopping")
-            .why(leaving.to_string())),
-    }
-}
-
-fn refused(node: &Node, service: &ServiceName, asked: Option<u64>, refusal: Refusal) -> Problem {
     match refusal {
         Refusal::StaleRules(now) => stale(&node.routes(), service, asked, now),
         Refusal::NotGranted => not_granted(node.credential.load().grant(), service),
@@ -146,9 +165,33 @@ fn refused(node: &Node, service: &ServiceName, asked: Option<u64>, refusal: Refu
     }
 }
 
-/// The rules that hold for a service. Seen only while an instance of it is known.
+/// The state directory does not do what it is there for.
+fn kept_nowhere(what: String, why: &NotWritten) -> Problem {
+    let problem = Problem::new("M6003", Exit::Failed, what).why(why.to_string());
+    match why {
+        NotWritten::TooMany => problem
+            .attempt(
+                "micro rules get",
+                "lists who wrote which; take some away: micro rules rm SERVICE",
+            )
+            .attempt("micro rules apply FILE", "on another node"),
+        NotWritten::Damaged(_) => problem.attempt(
+            "micro config path",
+            "shows the state directory: move the file rules away, and restart",
+        ),
+        NotWritten::Refused(_)
+        | NotWritten::NotKept(_)
+        | NotWritten::NotPut(_)
+        | NotWritten::Leaving(_) => problem.attempt(
+            "micro config path",
+            "shows where the state directory is; it needs space, and must be writable",
+        ),
+    }
+}
+
+/// The rules that hold for a service.
 fn held<'a>(routes: &'a Routes, service: &ServiceName) -> Option<&'a Rules> {
-    routes.service(service.as_str())?.rules()
+    routes.rules(service.as_str())
 }
 
 /// Who wrote the rules that hold, and which they are, where they are not those that were seen.
@@ -157,7 +200,7 @@ fn stale(routes: &Routes, service: &ServiceName, seen: Option<u64>, now: u64) ->
     let by = match author {
         Some(rules) => format!("written by {}", Node::name_of(routes, &rules.author())),
         None if now == 0 => "there are none now".to_owned(),
-        None => "by whom is not seen here, for no instance of it is known".to_owned(),
+        None => "by whom is not known here yet".to_owned(),
     };
     let problem = match seen {
         Some(seen) => {
@@ -189,14 +232,15 @@ fn not_granted(grant: &proto::Grant, service: &ServiceName) -> Problem {
         )
 }
 
-fn no_rules(routes: &Routes, service: &ServiceName) -> Problem {
-    let problem = Problem::new("M1206", Exit::NotFound, format!("{service} has no rules"));
-    match routes.service(service.as_str()) {
+fn no_rules(routes: &Routes, name: &ServiceName) -> Problem {
+    let problem = Problem::new("M1206", Exit::NotFound, format!("{name} has no rules"));
+    match routes.service(name.as_str()) {
         Some(_) => problem
             .why("its calls go to the nearest instance that matches")
             .attempt("micro rules get", "lists the services that have some"),
         None => problem
-            .why("no instance of it is known, and rules are seen only while there is one")
+            .why("nor is an instance of it known")
+            .attempt("micro rules get", "lists the services that have some")
             .attempt("micro services", "lists the names there are"),
     }
 }
@@ -217,14 +261,14 @@ fn warnings(
     let warning = |rule: &str, what: String| api::RuleWarning { rule: rule.to_owned(), what };
     let odd = lint(set, service, routes, now);
     let mut all: Vec<_> = odd.into_iter().map(|one| warning(&one.rule, one.what)).collect();
-    let Some(found) = routes.service(service.as_str()) else {
-        if !set.rules.is_empty() {
-            let what = format!("no instance of {service} is known: labels were not checked");
-            all.push(warning("", what));
-        }
-        return all;
-    };
-    for rule in &set.rules {
+    let found = routes.service(service.as_str());
+    if found.is_none() && !set.rules.is_empty() {
+        let what = format!("no instance of {service} is known: labels were not checked");
+        all.push(warning("", what));
+    }
+    for (rule, found) in
+        found.into_iter().flat_map(|all| set.rules.iter().map(move |one| (one, all)))
+    {
         if let Some(divert) = rule.then.divert
             && !found.reachable().iter().any(|one| one.node == divert.node)
         {
@@ -233,7 +277,7 @@ fn warnings(
             all.push(warning(&rule.name, what));
         }
     }
-    let before = found.rules().into_iter().flat_map(|rules| &rules.set().rules);
+    let before = held(routes, service).into_iter().flat_map(|rules| &rules.set().rules);
     for rule in before.filter(|old| set.rules.iter().all(|new| new.name != old.name)) {
         if let Some(divert) = rule.then.divert.filter(|divert| divert.until > now) {
             let (to, until) = (name(routes, &divert.node), divert.until.write());

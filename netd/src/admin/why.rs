@@ -39,7 +39,7 @@ pub(super) async fn why(
     Body(ask): Body<api::WhyRequest>,
 ) -> Answer<api::Why> {
     let routes = node.routes();
-    let service = read::find(&routes, &node.network_name, &ask.service)?;
+    let service = read::find_ruled(&routes, &node.network_name, &ask.service)?;
     if ask.throws > MOST_THROWS || ask.headers.len() > MOST_HEADERS {
         let bounds =
             format!("at most {MOST_THROWS} throws and {MOST_HEADERS} headers are looked at");

@@ -78,6 +78,30 @@ pub struct Rules {
     pub rules: Vec<crate::rules::form::Rule>,
 }
 
+/// One of `GET /v1/rules-history/SERVICE`, kind `RulesHistory`: one change, newest first.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RulesChange {
+    /// The revision it made.
+    pub revision: u64,
+    /// The id of the node that wrote it.
+    pub author: String,
+    /// Its name.
+    pub author_name: String,
+    /// When, by the clock of that node.
+    pub at: String,
+    /// Rules that were not there before.
+    pub added: Vec<String>,
+    /// Rules that say something else than before.
+    pub changed: Vec<String>,
+    /// Rules that were there before.
+    pub removed: Vec<String>,
+    /// Whether those that stayed are tried in another order.
+    pub reordered: bool,
+    /// Rules that are not named, for there were too many.
+    pub more: u32,
+}
+
 /// `POST /v1/why`: a call that is not made.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

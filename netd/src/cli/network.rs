@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 
 use super::{
-    Global, block, demo, divert, down, graph, invite, join, nodes, ping, routes, services, status,
-    up, wait, why,
+    Global, block, demo, divert, down, graph, invite, join, label, nodes, ping, routes, services,
+    status, up, wait, why,
 };
 use crate::error::{Exit, Problem};
 
@@ -45,6 +45,8 @@ enum NetworkCommand {
     Why(why::WhyArgs),
     /// Send calls of a service to one node for a time.
     Divert(divert::DivertArgs),
+    /// Labels of this node, and of services on it.
+    Label(label::LabelArgs),
     /// Make a ticket that lets others join.
     Invite(invite::InviteArgs),
     /// Link the running node to a further address of its network.
@@ -77,6 +79,7 @@ pub fn run(args: NetworkArgs, global: &Global) -> Result<Exit, Problem> {
         Some(NetworkCommand::Routes(args)) => block(routes::run(args, global)),
         Some(NetworkCommand::Why(args)) => block(why::run(args, global)),
         Some(NetworkCommand::Divert(args)) => block(divert::run(args, global)),
+        Some(NetworkCommand::Label(args)) => block(label::run(args, global)),
         Some(NetworkCommand::Invite(args)) => block(invite::run(args, global)),
         Some(NetworkCommand::Join(args)) => block(join::run(args, global)),
         Some(NetworkCommand::Ping(args)) => block(ping::run(args, global)),

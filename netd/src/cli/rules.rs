@@ -1,5 +1,6 @@
 //! `micro rules`: what operators decide about the calls of services.
 
+pub mod history;
 pub mod test;
 
 use std::io::Read as _;
@@ -36,6 +37,8 @@ pub enum RulesCommand {
     Rm(RmArgs),
     /// What would become of a call; nothing is sent.
     Test(test::TestArgs),
+    /// Who changed the rules of a service, when, and what.
+    History(history::HistoryArgs),
 }
 
 /// `micro rules apply FILE`
@@ -88,6 +91,7 @@ pub async fn run(command: RulesCommand, global: &Global) -> Result<Exit, Problem
         RulesCommand::Get(args) => get(args, global).await,
         RulesCommand::Rm(args) => rm(&args, global).await,
         RulesCommand::Test(args) => test::run(args, global).await,
+        RulesCommand::History(args) => history::run(&args, global).await,
     }
 }
 

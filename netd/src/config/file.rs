@@ -58,6 +58,7 @@ pub struct NetworkSection {
     pub name: Option<Spanned<String>>,
     pub address: Option<Spanned<Strings>>,
     pub advertise: Option<Spanned<Strings>>,
+    pub labels: Option<Spanned<BTreeMap<String, String>>>,
     pub join: Option<Spanned<Strings>>,
     pub ticket: Option<Spanned<String>>,
 }
@@ -210,8 +211,11 @@ impl File {
                 put(key, value.span(), Raw::List(value.into_inner().0));
             }
         }
-        if let Some(value) = self.node.labels {
-            put("node.labels", value.span(), Raw::Map(value.into_inner()));
+        let maps = [("node.labels", self.node.labels), ("network.labels", self.network.labels)];
+        for (key, value) in maps {
+            if let Some(value) = value {
+                put(key, value.span(), Raw::Map(value.into_inner()));
+            }
         }
         if let Some(value) = self.proxy.http.max_inflight {
             let span = value.span();

@@ -30,6 +30,7 @@ pub const KEYS: &[Key] = &[
     key("network.name", "name of the network"),
     key("network.address", "UDP addresses for links"),
     key("network.advertise", "what others are told to dial"),
+    key("network.labels", "labels of all nodes of the network, under their own: for a shared file"),
     key("network.join", "seeds: host:port, or an SRV name"),
     key("network.ticket", "ticket to join with: file:PATH or env:NAME"),
     key("proxy.allow_users", "users served beside the node's own and root; * is all"),
@@ -146,13 +147,17 @@ impl Pick {
             asked: false,
         };
         let show_address = |address: &Address| address.at.to_string();
+        let show_labels = |labels: &LabelSet| labels.to_string();
+        let of_all = self.take("network.labels", values::labels, LabelSet::default, show_labels)?;
         Ok(Settings {
             name: self.take("node.name", values::node_name, values::host_name, Clone::clone)?,
             name_asked,
             region: self.take("node.region", values::region, || "home".to_owned(), Clone::clone)?,
-            labels: self.take("node.labels", values::labels, LabelSet::default, |labels| {
-                labels.to_string()
-            })?,
+            labels: {
+                let own =
+                    self.take("node.labels", values::labels, LabelSet::default, show_labels)?;
+                of_all.overlaid(&own)
+            },
             network: self.take(
                 "network.name",
                 |raw| values::network_name(raw).map(Some),

@@ -122,8 +122,14 @@ pub const CODES: &[Explained] = &[
     one(
         "M1206",
         "no rules",
-        "nothing is decided about the calls of this service; rules of a service are seen while an instance of it is known",
+        "nothing is decided about the calls of this service",
         "micro rules get lists the services that have rules",
+    ),
+    one(
+        "M1207",
+        "no such label",
+        "the label was not set by command, so no command takes it back; it may be set by a flag or in the file",
+        "micro network label shows where each label comes from",
     ),
     one(
         "M1305",

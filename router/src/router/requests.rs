@@ -6,7 +6,9 @@ use proto::frame::Frame;
 use proto::record::{Body, Kind, Node, Rejected};
 use proto::rule::RuleSet;
 use proto::sign::Verify;
-use proto::{DecodeError, NodeId, PublicKey, ServiceName, Signature, Time, Verified, Version};
+use proto::{
+    DecodeError, LabelSet, NodeId, PublicKey, ServiceName, Signature, Time, Verified, Version,
+};
 
 use super::Router;
 use crate::input::{Registration, Request, RequestId};
@@ -24,6 +26,7 @@ impl Router {
             Request::Deregister { service, version, instance } => {
                 self.deregister(&service, version.as_deref(), &instance, now)
             }
+            Request::Label { service, labels } => self.label(service, labels, now),
             Request::Describe(node) => self.describe(node, now),
             Request::Rule { service, set } => self.rule(&service, set, now),
             Request::Restore { service, set } => self.restore(&service, set, now),
@@ -84,7 +87,8 @@ impl Router {
         if offer.is_empty() {
             self.withdraw(Kind::SERVICE, &key.key, now);
         } else {
-            let body = Body::Service(name.clone(), Box::new(lease::service(&offer)));
+            let said = lease::service(&offer, self.leases.labels(&name));
+            let body = Body::Service(name.clone(), Box::new(said));
             let before = self.lsdb.get(&key).map(|record| record.body());
             if before != Some(&body) {
                 self.readable(&body, now)?;
@@ -94,6 +98,20 @@ impl Router {
         self.leases.set(name, offer);
         self.timers.put(Timer::Lease, self.leases.next_end());
         Ok(())
+    }
+
+    /// Puts labels over those that programs give a service here.
+    fn label(&mut self, service: ServiceName, labels: LabelSet, now: Time) -> Result<(), Refusal> {
+        if self.leaving {
+            return Err(Refusal::Leaving);
+        }
+        let before = self.leases.label(&service, labels);
+        let Some(offer) = self.leases.offer(&service).cloned() else { return Ok(()) };
+        let offered = self.offer(service.clone(), offer, now);
+        if offered.is_err() {
+            self.leases.label(&service, before);
+        }
+        offered
     }
 
     /// Takes away the instances whose leases have ended.

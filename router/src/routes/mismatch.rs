@@ -79,6 +79,9 @@ fn others<'a>(all: &[&'a Requirement], one: &Requirement) -> Vec<&'a Requirement
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.exist == 0 {
+            return f.write_str("no instance of it is known");
+        }
         match self.exist {
             1 => write!(f, "1 instance exists, not with {}", self.lacking)?,
             exist => write!(f, "{exist} instances exist, none with {}", self.lacking)?,

@@ -107,7 +107,8 @@ impl Routes {
         match decision.lookup {
             Lookup::Found(found) => explained.narrowed = found.narrowed_by(),
             Lookup::NoMatch(found) => explained.mismatch = Some(found.mismatch(decision.query)),
-            Lookup::Unknown | Lookup::Unreachable(_) => {}
+            Lookup::Unknown => explained.mismatch = Some(found.mismatch(decision.query)),
+            Lookup::Unreachable(_) => {}
         }
         let listed = found.instances.iter().take(LISTED);
         explained.candidates = listed.map(|one| candidate(one, &decision)).collect();
