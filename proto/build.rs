@@ -6,8 +6,14 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 5] =
-    ["registry.proto", "router.proto", "network.proto", "debug.proto", "errors.proto"];
+const FILES: [&str; 6] = [
+    "registry.proto",
+    "router.proto",
+    "network.proto",
+    "rules.proto",
+    "debug.proto",
+    "errors.proto",
+];
 
 #[expect(clippy::disallowed_methods, reason = "cargo tells a build script by the environment")]
 fn main() -> Result<(), Box<dyn Error>> {

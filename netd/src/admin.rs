@@ -7,6 +7,7 @@ mod answer;
 mod change;
 mod detect;
 mod forward;
+mod face;
 mod labels;
 mod read;
 mod rules;
@@ -15,6 +16,7 @@ mod why;
 
 pub use change::make_ticket;
 pub use forward::MAX_HELD;
+pub use face::Face;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;

@@ -180,7 +180,8 @@ pub async fn start(
     let labels = Labels::start(labelled, parts).await;
 
     // The proxy.
-    let proxy = proxy(settings, &member, &routes, &tunnel, &asks)?;
+    let face = Arc::new(admin::Face::new(settings));
+    let proxy = proxy(settings, &member, &routes, &tunnel, &asks, &face)?;
     let metrics = Arc::new(Metrics::new(|registry| {
         proxy.metrics(registry);
         tunnel.counters().register(registry);
@@ -212,6 +213,7 @@ pub async fn start(
         alone: AtomicBool::new(member.desk.is_some()),
         beats: Beats::default(),
     });
+    face.is_of(&node);
     serve_calls(&data, &proxy, proxies, incoming, &accepting).await?;
     data.spawn(Beats::keep(Arc::clone(&node), |beats| &beats.data));
 
@@ -290,6 +292,7 @@ fn proxy(
     routes: &Arc<Published>,
     tunnel: &Tunnel,
     asks: &Asks,
+    face: &Arc<admin::Face>,
 ) -> Result<Proxy, Problem> {
     let own = Own::new(own::Config {
         me: member.node(),
@@ -298,6 +301,7 @@ fn proxy(
         routes: Arc::clone(routes),
         registrar: Arc::new(registrar(routes, asks)),
         admin: Arc::new(seeds::Connect(asks.clone())),
+        rules: Some(Arc::clone(face) as Arc<dyn own::Rules>),
         logs: log::kept(),
     });
     Ok(Proxy::new(proxy::Config {

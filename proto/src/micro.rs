@@ -36,6 +36,11 @@ package!(
     "go.micro.network"
 );
 package!(
+    /// `go.micro.rules`: what operators decide about calls. Ours, in the manner of the others.
+    rules,
+    "go.micro.rules"
+);
+package!(
     /// `go.micro.debug`: what every service answers about itself.
     debug,
     "go.micro.debug"

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! request → dispatch: is it gRPC, which method → messages: one message out of the body
-//!         → codec: JSON to protobuf → registry | network | router | debug | health
+//!         → codec: JSON to protobuf → registry | network | router | rules | debug | health
 //!         → reply: protobuf to JSON, one message or many, trailers
 //! ```
 //!
@@ -26,12 +26,14 @@ mod registration;
 mod registry;
 mod reply;
 mod router;
+mod rules;
 mod scope;
 mod watch;
 
 use std::sync::Arc;
 
 pub use self::logs::Logs;
+pub use self::rules::{Refused, RefusedKind, Rules};
 
 use futures_util::future::BoxFuture;
 use proto::NodeId;
@@ -67,6 +69,8 @@ pub struct Config {
     pub registrar: Arc<dyn Registrar>,
     /// Who links with more nodes.
     pub admin: Arc<dyn Admin>,
+    /// What operators decide here; `None`: nothing, and nobody is asked.
+    pub rules: Option<Arc<dyn Rules>>,
     /// What the process logs.
     pub logs: Arc<Logs>,
 }
@@ -77,10 +81,11 @@ pub struct Own(Arc<dispatch::Dispatch>);
 
 impl Own {
     /// The names, as callers write them before `.Struct/Method`: to be matched before the routes.
-    pub const NAMES: [&'static str; 8] = [
+    pub const NAMES: [&'static str; 9] = [
         registry::NAME,
         network::NAME,
         router::NAME,
+        rules::NAME,
         "go.micro.proxy",
         "go.micro.debug",
         health::NAME,

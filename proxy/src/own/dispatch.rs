@@ -23,7 +23,7 @@ use super::registry::Registry;
 use super::reply::{Answerer, Reply};
 use super::router::Router;
 use super::scope::Scope;
-use super::{Config, Own};
+use super::{Config, Own, Rules};
 use crate::body::Body;
 use crate::deadline;
 
@@ -58,6 +58,7 @@ pub(super) struct Dispatch {
     registry: Registry,
     network: Network,
     router: Router,
+    rules: Option<Arc<dyn Rules>>,
     debug: Debug,
     health: Health,
     reflection: Reflection,
@@ -69,6 +70,7 @@ enum Service {
     Registry,
     Network,
     Router,
+    Rules,
     Debug,
     Health,
 }
@@ -87,6 +89,7 @@ impl Dispatch {
             registry: Registry::new(Arc::clone(&config)),
             network: Network::new(Arc::clone(&config)),
             router: Router::new(Arc::clone(&config)),
+            rules: config.rules.clone(),
             debug: Debug::new(Arc::clone(&config.logs)),
             health: Health::new(config, draining.subscribe()),
             draining,
@@ -152,6 +155,7 @@ impl Dispatch {
             "go.micro.registry.Registry" => Service::Registry,
             "go.micro.network.Network" => Service::Network,
             "go.micro.router.Router" | "go.micro.router.Table" => Service::Router,
+            "go.micro.rules.Rules" => Service::Rules,
             "go.micro.debug.Debug" => Service::Debug,
             "grpc.health.v1.Health" => Service::Health,
             _ => {
@@ -201,9 +205,11 @@ impl Dispatch {
                 // Watchers of health are to read that it is over, and end by themselves.
                 let leaving = match service {
                     Service::Health => None,
-                    Service::Registry | Service::Network | Service::Router | Service::Debug => {
-                        Some(self.draining.subscribe())
-                    }
+                    Service::Registry
+                    | Service::Network
+                    | Service::Router
+                    | Service::Rules
+                    | Service::Debug => Some(self.draining.subscribe()),
                 };
                 let until = until(own, given, messages, leaving, permits);
                 Ok(answerer.many(codec, stream, until))
@@ -222,6 +228,7 @@ impl Dispatch {
             Service::Registry => self.registry.call(call, message),
             Service::Network => self.network.call(call, message),
             Service::Router => self.router.call(method.parent_service().name(), call, message),
+            Service::Rules => super::rules::call(self.rules.as_ref(), call, message),
             Service::Debug => self.debug.call(call, message),
             Service::Health => self.health.call(call, message),
         }
@@ -371,6 +378,7 @@ mod tests {
             routes: Arc::new(Published::new(me)),
             registrar: Arc::new(Nobody),
             admin: Arc::new(Nobody),
+            rules: None,
             logs: Arc::default(),
         })
     }
