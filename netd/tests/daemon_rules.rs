@@ -275,3 +275,52 @@ fn rules_are_read_tested_and_applied_before_there_is_an_instance() {
     node.run(&["rules", "rm", "orders"]).ok();
     assert_eq!(node.run(&["rules", "get", "orders"]).code, 4);
 }
+
+#[test]
+fn rules_over_grpc_are_those_of_the_command_and_so_are_its_errors() {
+    let ada = User::new();
+    let node = ada.up("a", &[]);
+    let grpc = |method: &str, ask: &serde_json::Value| {
+        node.run(&["call", "go.micro.rules", &format!("Rules.{method}"), &ask.to_string()])
+    };
+    let read = |ran: daemon_support::Ran| -> serde_json::Value {
+        serde_json::from_str(&ran.ok()).unwrap()
+    };
+    let json = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
+    let of = json("{\"service\":\"orders\"}");
+    let file = serde_json::json!({ "file": ABORT });
+    let applied = read(grpc("Apply", &file));
+    assert_eq!((&applied["service"], &applied["changed"]), (&"orders".into(), &true.into()));
+    let got = read(grpc("Get", &of));
+    assert_eq!(got["file"].as_str().unwrap(), {
+        let text = node.run(&["rules", "get", "orders"]).ok();
+        text.split_once('\n').unwrap().1.to_owned()
+    });
+    assert_eq!(read(grpc("List", &json("{}")))["services"][0]["service"], "orders");
+    assert_eq!(read(grpc("Test", &of))["outcomes"][0]["abort"], 503);
+    assert_eq!(read(grpc("History", &of))["changes"][0]["added"][0], "closed");
+
+    // The same text behind the same code; the status tells what may be done about it.
+    let stale = serde_json::json!({ "file": ABORT.replace("503", "500") });
+    let command = node.run(&["rules", "apply", &self::file(&ada, &ABORT.replace("503", "500"))]);
+    let ran = grpc("Apply", &stale);
+    assert_ne!(ran.code, 0);
+    assert!(ran.err.contains("M1308") && ran.err.contains("orders has rules already"), "{ran:?}");
+    assert!(command.err.contains("error[M1308]: orders has rules already"), "{command:?}");
+    let ran = grpc("Apply", &serde_json::json!({ "file": "service = \"orders\"\nx = 1" }));
+    assert!(ran.err.contains("M4002") && ran.err.contains("unknown key"), "{ran:?}");
+    read(grpc("Remove", &of));
+    let ran = grpc("Get", &of);
+    assert!(ran.err.contains("M1206") && ran.err.contains("orders has no rules"), "{ran:?}");
+}
+
+#[test]
+fn rules_are_not_written_over_a_port_that_serves_other_users() {
+    let ada = User::new();
+    let node = ada.up("a", &["--allow-users", "*"]);
+    let ask = serde_json::json!({ "file": ABORT }).to_string();
+    let ran = node.run(&["call", "go.micro.rules", "Rules.Apply", &ask]);
+    assert!(ran.err.contains("M8003") && ran.err.contains("not written over this port"), "{ran:?}");
+    assert_eq!(node.run(&["rules", "get", "orders"]).code, 4);
+    assert_eq!(node.run(&["call", "go.micro.rules", "Rules.List", "{}"]).code, 0);
+}

@@ -253,3 +253,95 @@ async fn a_copy_goes_elsewhere_marked_and_its_answer_is_thrown_away() {
     let asked = [one.heads.lock().unwrap().clone(), two.heads.lock().unwrap().clone()].concat();
     assert!(asked.iter().all(|head| !head.contains("micro-mirror")), "{asked:?}");
 }
+
+/// Headers of `micro-*` that a service was given with one call.
+fn micro_headers(heads: &[String]) -> Vec<String> {
+    let last = heads.last().unwrap();
+    let mut all: Vec<String> =
+        last.lines().filter(|line| line.starts_with("micro-")).map(str::to_owned).collect();
+    all.sort_unstable();
+    all
+}
+
+/// What a caller says of the instance it wants, and that two of it are for the calls behind as well.
+const WANTED: [(&str, &str); 6] = [
+    ("micro-version", "v2"),
+    ("micro-region", "eu"),
+    ("micro-label", "tier=gold"),
+    ("micro-select", "colour=red"),
+    ("micro-colour", "red"),
+    ("micro-node", ""),
+];
+
+/// Labels that [`WANTED`] finds.
+const CARRIED: [(&str, &str); 4] =
+    [("version", "v2"), ("region", "eu/fra"), ("tier", "gold"), ("colour", "red")];
+
+fn wanted(place: Place) -> Vec<(&'static str, &'static str)> {
+    let node = if place == Place::Here { "here" } else { "there" };
+    WANTED.map(|(name, value)| (name, if name == "micro-node" { node } else { value })).to_vec()
+}
+
+#[tokio::test]
+async fn headers_that_select_are_used_up_over_http_unless_they_are_sticky() {
+    for place in [Place::Here, Place::There] {
+        let world = World::new().await;
+        let (right, wrong) = (Named::start("right").await, Named::start("wrong").await);
+        world.offer_with("web", place, right.address, Protocol::Http1, &CARRIED);
+        world.offer_with("web", Place::Here, wrong.address, Protocol::Http1, &[("version", "v1")]);
+        let lines = |more: &[(&str, &str)]| -> String {
+            let all = wanted(place).into_iter().chain(more.iter().copied());
+            all.map(|(name, value)| format!("{name}: {value}\r\n")).collect()
+        };
+        assert_eq!(ask(&world, &lines(&[])).await.2, "right", "{place:?}");
+        let left = micro_headers(&right.heads.lock().unwrap());
+        assert!(left.is_empty(), "{place:?}: {left:?}");
+
+        let sticky = ("micro-sticky", "region, colour,select");
+        assert_eq!(ask(&world, &lines(&[sticky])).await.2, "right", "{place:?}");
+        let left = micro_headers(&right.heads.lock().unwrap());
+        let expected = [
+            "micro-colour: red",
+            "micro-region: eu",
+            "micro-select: colour=red",
+            "micro-sticky: region, colour,select",
+        ];
+        assert_eq!(left, expected, "{place:?}");
+        assert_eq!(wrong.asked(), 0);
+    }
+}
+
+#[tokio::test]
+async fn headers_that_select_are_used_up_over_grpc_unless_they_are_sticky() {
+    for place in [Place::Here, Place::There] {
+        let world = World::new().await;
+        let mut right = common::service::Service::start().await;
+        world.offer_with("greeter", place, right.address, Protocol::Grpc, &CARRIED);
+        world.offer_with(
+            "greeter",
+            Place::Here,
+            nobody().await,
+            Protocol::Grpc,
+            &[("version", "v1")],
+        );
+        let client = common::grpc::Client::connect(world.here.address).await;
+        let sticky = [("micro-sticky", "region, colour,select")];
+        for (more, expected) in [
+            (&[][..], &[][..]),
+            (&sticky[..], &["micro-colour", "micro-region", "micro-select", "micro-sticky"][..]),
+        ] {
+            let headers = [wanted(place), more.to_vec()].concat();
+            let answer = client.unary("/greeter.Say/Echo", &headers, b"hello").await;
+            assert_eq!(answer.status(), Some("0"), "{place:?} {answer:?}");
+            let seen = loop {
+                if let common::service::Seen::Request(seen) = soon(right.next()).await {
+                    break seen;
+                }
+            };
+            let mut left: Vec<&str> =
+                seen.keys().map(|name| name.as_str()).filter(|n| n.starts_with("micro-")).collect();
+            left.sort_unstable();
+            assert_eq!(left, expected, "{place:?}");
+        }
+    }
+}

@@ -127,6 +127,13 @@ pub fn lab_load(lab: &Lab, host: Host, proxy: &str, rate: u32, streams: u32) -> 
     Process::start_with_input("lab load", &mut command)
 }
 
+/// Starts so many calls through a proxy, so many at once; it ends with them and prints who answered how many.
+pub fn lab_burst(lab: &Lab, host: Host, proxy: &str, count: u64, at_once: u32) -> Process {
+    let mut command = lab.command(host, lab_program());
+    command.args(["burst", proxy, &count.to_string(), &at_once.to_string()]);
+    Process::start("lab burst", &mut command)
+}
+
 /// Starts nginx on loopback of a host, serving `www` below a fresh directory of the lab.
 pub fn nginx(lab: &Lab, host: Host, port: u16) -> (Process, PathBuf) {
     let dir = lab.dir().join(format!("nginx-{}-{port}", host.name()));

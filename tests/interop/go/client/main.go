@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"interop/wire"
@@ -39,8 +40,15 @@ func (p *program) call(ctx context.Context, name, endpoint string, req, rsp inte
 	return c.Call(ctx, c.NewRequest(name, endpoint, req, client.WithContentType(contentJSON)), rsp, append(p.opts, opts...)...)
 }
 
-func (p *program) hello(name string) (result, error) {
-	ctx := metadata.NewContext(context.Background(), metadata.Metadata{"X-Interop": "from-client", "x-lower": "also"})
+// hello greets; more is metadata as KEY=VALUE.
+func (p *program) hello(name string, more []string) (result, error) {
+	md := metadata.Metadata{"X-Interop": "from-client", "x-lower": "also"}
+	for _, pair := range more {
+		if kv := strings.SplitN(pair, "=", 2); len(kv) == 2 {
+			md[kv[0]] = kv[1]
+		}
+	}
+	ctx := metadata.NewContext(context.Background(), md)
 	var rsp wire.HelloRsp
 	err := p.call(ctx, wire.Service, "Say.Hello", &wire.HelloReq{Name: name}, &rsp)
 	return result{"message": rsp.Message, "seen": rsp.Seen}, err
@@ -179,7 +187,7 @@ func (p *program) run(args []string) (result, error) {
 	}
 	switch args[0] {
 	case "hello":
-		return p.hello(args[1])
+		return p.hello(args[1], args[2:])
 	case "raw":
 		return p.raw(number())
 	case "slow":

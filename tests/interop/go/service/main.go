@@ -38,6 +38,8 @@ func (s *Say) Hello(ctx context.Context, req *wire.HelloReq, rsp *wire.HelloRsp)
 			rsp.Seen[k] = v
 		}
 	}
+	// Which of several this is: go-micro registers under this version.
+	rsp.Seen["served-by"] = os.Getenv("MICRO_SERVER_VERSION")
 	return nil
 }
 

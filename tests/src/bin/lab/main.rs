@@ -5,6 +5,7 @@
 //! lab knock ADDRESS                  succeed when something accepts a connection there now
 //! lab serve NAME ADDRESS             the service lab.echo.Echo
 //! lab load PROXY RATE STREAMS        RATE calls a second and so many streams, until the input is closed
+//! lab burst PROXY COUNT AT-ONCE      so many calls, so many at once, and who answered how many
 //! lab stall PROXY COUNT              so many streams that send without end and are not read, until the input is closed
 //! lab paced PROXY SECONDS            bytes that one paced stream delivers in a time
 //! lab idle ADDRESS COUNT             so many connections that say nothing, until the input is closed
@@ -17,6 +18,7 @@
     reason = "what it prints is its answer to the test that started it"
 )]
 
+mod burst;
 mod hold;
 mod load;
 mod serve;
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         ["knock", address] => runtime.block_on(knock(address)),
         ["serve", name, address] => runtime.block_on(serve::run(name, address)),
         ["load", proxy, rate, streams] => runtime.block_on(load::run(proxy, rate, streams)),
+        ["burst", proxy, count, at_once] => runtime.block_on(burst::run(proxy, count, at_once)),
         ["stall", proxy, count] => runtime.block_on(hold::stall(proxy, count)),
         ["paced", proxy, seconds] => runtime.block_on(hold::paced(proxy, seconds)),
         ["idle", address, count] => runtime.block_on(hold::idle(address, count)),
@@ -47,7 +50,7 @@ fn main() -> ExitCode {
             runtime.block_on(hold::half_close(address, host, path))
         }
         ["vanish", address] => runtime.block_on(hold::vanish(address)),
-        _ => Err("usage: lab wait-port|knock|serve|load|stall|paced|idle|vanish …".into()),
+        _ => Err("usage: lab wait-port|knock|serve|load|burst|stall|paced|idle|vanish …".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
