@@ -61,17 +61,19 @@ pub fn lint(set: &RuleSet, service: &ServiceName, routes: &Routes, now: UnixTime
         {
             warn(format!("copies go round in a circle by way of {}", mirror.target.service));
         }
-        if rule.when == Condition::default() {
+        // A divert ends, and leaves its calls to what is behind it.
+        if rule.when == Condition::default() && rule.then.divert.is_none() {
             taken = taken.or(Some(&rule.name));
         }
     }
     all
 }
 
-/// Whether `later` asks for exactly what `before` does. What is left to chance may fall otherwise.
+/// Whether `later` asks for exactly what `before` does. What is left to chance may fall otherwise,
+/// and a divert may have ended.
 fn is_same(before: &Rule, later: &Rule) -> bool {
-    let by_chance = before.when.share.is_some();
-    before.when == later.when && !by_chance
+    let leaves_some = before.when.share.is_some() || before.then.divert.is_some();
+    before.when == later.when && !leaves_some
 }
 
 fn selectors(rule: &Rule) -> impl Iterator<Item = (String, &Selector)> {

@@ -305,6 +305,10 @@ fn what_an_author_can_hardly_mean_is_told() {
         lint(&set, &name, &routes, NOW).iter().map(ToString::to_string).collect()
     };
     let a = || with_header("x", "1");
+    let divert_on = |n: u8| Actions {
+        divert: Some(Divert { node: id(n), until: UnixTime(NOW.0 + 1) }),
+        ..Actions::default()
+    };
     for (rules, wanted) in [
         (vec![rule("a", a(), select("version=v1"))], None),
         (
@@ -317,6 +321,13 @@ fn what_an_author_can_hardly_mean_is_told() {
         (
             vec![rule("a", a(), Actions::default()), rule("b", a(), Actions::default())],
             Some("rule b: cannot match: a before it has the same conditions"),
+        ),
+        (
+            vec![
+                rule("a", Condition::default(), divert_on(1)),
+                rule("b", Condition::default(), select("version=v1")),
+            ],
+            None,
         ),
         (vec![rule("a", a(), select("tier=gold"))], Some("no instance carries the label tier")),
         (vec![rule("a", a(), select("version=v7"))], Some("no instance is version=v7")),
