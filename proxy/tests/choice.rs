@@ -9,7 +9,9 @@ use common::grpc::Client;
 use common::service::{Seen, Service};
 use common::{PLACES, Place, World, nobody, soon};
 use prometheus_client::registry::Registry;
+use proto::UnixTime;
 use proto::record::Protocol;
+use proto::rule::{Actions, Divert, Rule};
 
 /// Calls after which a service's latencies are known well enough for hedging.
 const KNOWN: usize = 100;
@@ -49,6 +51,26 @@ async fn a_call_that_is_not_idempotent_is_sent_once_however_long_it_takes() {
     let headers = [("grpc-timeout", "300m"), ("x-race", "once")];
     let answer = client.unary("/greeter.Say/Race", &headers, b"hello").await;
     assert_eq!(answer.status(), Some("4"));
+    assert_eq!(counted(&world, "proxy_hedges_total"), 0);
+}
+
+#[tokio::test]
+async fn a_slow_call_that_a_rule_sends_somewhere_is_not_answered_from_elsewhere() {
+    let world = World::new().await;
+    let services = [Service::start().await, Service::start().await];
+    for (service, place) in services.iter().zip(PLACES) {
+        world.offer("greeter", place, service.address, Protocol::Grpc);
+    }
+    let client = Client::connect(world.here.address).await;
+    for _ in 0..KNOWN {
+        assert_eq!(client.unary("/greeter.Say/Echo", &[], b"hello").await.status(), Some("0"));
+    }
+    let divert = Divert { node: world.there.id, until: UnixTime(u64::MAX >> 8) };
+    let then = Actions { divert: Some(divert), ..Actions::default() };
+    world.rule("greeter", vec![Rule { name: "divert".to_owned(), then, ..Rule::default() }]);
+    let headers = [("micro-idempotent", "true"), ("grpc-timeout", "300m"), ("x-race", "diverted")];
+    let answer = client.unary("/greeter.Say/Race", &headers, b"hello").await;
+    assert_eq!(answer.status(), Some("4"), "{answer:?}");
     assert_eq!(counted(&world, "proxy_hedges_total"), 0);
 }
 

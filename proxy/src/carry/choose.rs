@@ -27,11 +27,22 @@ pub(crate) struct Chosen {
 }
 
 impl Shared {
-    /// An instance for `call` that was not tried yet: see [`crate::balance`].
+    /// An instance for `call` that was not tried yet: see [`crate::balance`]. Where none of those
+    /// that are preferred takes it, any other is better than an error.
     ///
     /// # Errors
     /// Why there is none, as it is told to people.
     pub(super) fn choose(&self, call: &Call, tried: &Tried) -> Result<Chosen, Error> {
+        self.choose_among(call, tried, true)
+    }
+
+    /// An instance for a second attempt beside the first: one of those that are preferred. Nothing
+    /// is lost yet, so what a rule or a caller prefers must not lose to what answers sooner.
+    pub(super) fn choose_second(&self, call: &Call, tried: &Tried) -> Option<Chosen> {
+        self.choose_among(call, tried, false).ok()
+    }
+
+    fn choose_among(&self, call: &Call, tried: &Tried, others: bool) -> Result<Chosen, Error> {
         let routes = self.routes.load();
         let service = || call.service.clone();
         let fields = Fields(&call.head.headers);
@@ -69,9 +80,9 @@ impl Shared {
                 others: candidates.service().instances.len() > tried.len() + 1,
             })
         };
+        let wider = || candidates.widened().filter(|_| others);
         choose(&candidates)
-            // Where none of the preferred takes it, any other is better than an error.
-            .or_else(|none| candidates.widened().map_or(Err(none), |wider| choose(&wider)))
+            .or_else(|none| wider().map_or(Err(none), |wider| choose(&wider)))
             .map_err(|none| match none {
                 NoChoice::Full(limit) => Error::Overloaded { what: "the instance is", limit },
                 NoChoice::None => {

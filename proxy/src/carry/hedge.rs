@@ -51,7 +51,7 @@ impl Shared {
         let mut first = pin!(self.attempt(call, chosen, true, deadline));
         let mut second = pin!(async {
             tokio::time::sleep(after.max(LEAST)).await;
-            let other = self.choose(&twin, &known).ok()?;
+            let other = self.choose_second(&twin, &known)?;
             if !other.at.may_try_again() {
                 self.metrics.denied();
                 return None;
