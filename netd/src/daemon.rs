@@ -294,16 +294,16 @@ fn proxy(
     asks: &Asks,
     face: &Arc<admin::Face>,
 ) -> Result<Proxy, Problem> {
-    let own = Own::new(own::Config {
+    let config = own::Config {
         me: member.node(),
         node_name: member.name.clone(),
         network: member.network_name.clone(),
         routes: Arc::clone(routes),
         registrar: Arc::new(registrar(routes, asks)),
         admin: Arc::new(seeds::Connect(asks.clone())),
-        rules: Some(Arc::clone(face) as Arc<dyn own::Rules>),
         logs: log::kept(),
-    });
+    };
+    let own = Own::with_rules(config, Arc::clone(face) as Arc<dyn own::Rules>);
     Ok(Proxy::new(proxy::Config {
         me: member.node(),
         node_name: member.name.clone(),

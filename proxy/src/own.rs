@@ -69,8 +69,6 @@ pub struct Config {
     pub registrar: Arc<dyn Registrar>,
     /// Who links with more nodes.
     pub admin: Arc<dyn Admin>,
-    /// What operators decide here; `None`: nothing, and nobody is asked.
-    pub rules: Option<Arc<dyn Rules>>,
     /// What the process logs.
     pub logs: Arc<Logs>,
 }
@@ -96,7 +94,13 @@ impl Own {
     /// The services of this node.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self(Arc::new(dispatch::Dispatch::new(config)))
+        Self(Arc::new(dispatch::Dispatch::new(config, None)))
+    }
+
+    /// The services of this node, [`Rules`] among them; [`Own::new`] alone answers nothing to that.
+    #[must_use]
+    pub fn with_rules(config: Config, rules: Arc<dyn Rules>) -> Self {
+        Self(Arc::new(dispatch::Dispatch::new(config, Some(rules))))
     }
 
     /// Whether `service` is one of [`Own::NAMES`].

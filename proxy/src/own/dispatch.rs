@@ -76,7 +76,7 @@ enum Service {
 }
 
 impl Dispatch {
-    pub(super) fn new(config: Config) -> Self {
+    pub(super) fn new(config: Config, rules: Option<Arc<dyn Rules>>) -> Self {
         let config = Arc::new(config);
         let draining = watch::Sender::new(false);
         Self {
@@ -89,7 +89,7 @@ impl Dispatch {
             registry: Registry::new(Arc::clone(&config)),
             network: Network::new(Arc::clone(&config)),
             router: Router::new(Arc::clone(&config)),
-            rules: config.rules.clone(),
+            rules,
             debug: Debug::new(Arc::clone(&config.logs)),
             health: Health::new(config, draining.subscribe()),
             draining,
@@ -371,16 +371,18 @@ mod tests {
 
     fn dispatch() -> Dispatch {
         let me = NodeId::from_bytes([1; 32]);
-        Dispatch::new(Config {
-            me,
-            node_name: "laptop".into(),
-            network: "test".into(),
-            routes: Arc::new(Published::new(me)),
-            registrar: Arc::new(Nobody),
-            admin: Arc::new(Nobody),
-            rules: None,
-            logs: Arc::default(),
-        })
+        Dispatch::new(
+            Config {
+                me,
+                node_name: "laptop".into(),
+                network: "test".into(),
+                routes: Arc::new(Published::new(me)),
+                registrar: Arc::new(Nobody),
+                admin: Arc::new(Nobody),
+                logs: Arc::default(),
+            },
+            None,
+        )
     }
 
     type Sent = Result<Frame<Bytes>, std::convert::Infallible>;

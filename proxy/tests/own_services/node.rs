@@ -108,7 +108,6 @@ impl Node {
             routes: Arc::clone(&desk.routes),
             registrar: Arc::clone(&desk) as Arc<dyn Registrar>,
             admin: Arc::clone(&desk) as Arc<dyn Admin>,
-            rules: None,
             logs: Arc::clone(&desk.logs),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
