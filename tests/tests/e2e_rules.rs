@@ -105,10 +105,14 @@ fn a_divert_comes_and_goes_under_load_and_no_call_fails() {
         // From here on all of them go there.
         calls.wait_answers_for(heard, std::time::Duration::from_millis(500));
         let seen = calls.so_far();
-        let strays = seen.iter().filter(|e| {
-            e.kind == Kind::Unary && e.due_us() >= heard && e.instance.as_deref() != Some(to)
-        });
-        assert_eq!(strays.count(), 0, "calls went elsewhere than to {to}");
+        let strays: Vec<_> = seen
+            .iter()
+            .filter(|e| {
+                e.kind == Kind::Unary && e.due_us() >= heard && e.instance.as_deref() != Some(to)
+            })
+            .map(|e| (e.due_us() - heard, e))
+            .collect();
+        assert!(strays.is_empty(), "calls went elsewhere than to {to}: {strays:?}");
         eu.cli(&["network", "divert", ECHO, "--to", to, "--stop"]).ok("divert --stop");
         revision += 1;
     }
