@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tests::events::{Kind, distribution, now_us};
 use tests::lab::{Host, Lab};
 use tests::node::{Node, Options, PROXY};
-use tests::process::{self, PATIENCE, Process};
+use tests::process::{self, PATIENCE, Process, Ran};
 use tests::programs;
 use tests::scenario::{Calls, ECHO, Scenario, TRIALS, alone, last};
 
@@ -269,6 +269,14 @@ fn is_three_lines(text: &str) -> bool {
     ["error[M", "\n  why ", "\n  try "].iter().all(|part| text.contains(part))
 }
 
+/// Applies rules of a service that nobody offers; `retries` tells one set from another.
+fn apply(node: &Node<'_>, retries: u32) -> Ran {
+    let path = node.home().join("orders.toml");
+    let text = format!("service = \"orders\"\n[[rule]]\nname = \"r\"\nthen.retries = {retries}\n");
+    std::fs::write(&path, text).expect("the node's home is not its state");
+    node.cli(&["rules", "apply", "--replace", &path.to_string_lossy()])
+}
+
 /// One trial: milliseconds from the disk's return to the first invitation, and to a join that had failed before.
 fn without_disk(micro: &Path, failing: Disk) -> Option<(f64, f64)> {
     let lab = Lab::new()?;
@@ -283,6 +291,8 @@ fn without_disk(micro: &Path, failing: Disk) -> Option<(f64, f64)> {
     eu.expose(ECHO, tests::scenario::ECHO_PORT, "grpc");
     us.wait_service(ECHO);
     let calls = Calls::start_on(&lab, Host::Us);
+    apply(&eu, 1).ok("micro rules apply");
+    eu.cli(&["network", "label", "tier=gold"]).ok("micro network label");
     // Peers are written down two seconds after a change; from then on nothing is to be written.
     last(Duration::from_secs(3));
     let before = contents(&state);
@@ -296,6 +306,15 @@ fn without_disk(micro: &Path, failing: Disk) -> Option<(f64, f64)> {
     assert!(refused.code.is_some_and(|code| code != 0), "an invitation was not kept: {refused:?}");
     let refused = eu.cli(&["network", "invite"]);
     assert!(is_three_lines(&refused.err), "the refusal says why, and what to do: {refused:?}");
+    // Rules and labels that cannot be kept are not taken: what holds is what was there.
+    let labelled = eu.cli(&["network", "label", "tier=free"]);
+    for refused in [apply(&eu, 2), labelled] {
+        let is_told = refused.code == Some(1) && refused.err.starts_with("error[M6003]");
+        assert!(is_told && is_three_lines(&refused.err), "{refused:?}");
+    }
+    let held = eu.json(&["rules", "get", "orders"]);
+    assert_eq!((&held["revision"], &held["rule"][0]["then"]["retries"]), (&1.into(), &1.into()));
+    assert_eq!(eu.status()["node"]["labels"]["tier"], "gold");
     laptop.start(Some(&spare));
     let code = laptop.wait_end();
     let said = laptop.said().join("\n");
