@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use proto::label::MAX_LABELS;
 use proto::record::{Endpoint, Instance, MAX_INSTANCES, MAX_VERSIONS, Service, VersionOf};
 use proto::{LabelSet, ServiceName, Time};
 
@@ -145,11 +146,23 @@ pub(crate) fn without(offer: &Offer, version: Option<&str>, instance: &str) -> O
 pub(crate) fn service(offer: &Offer, labels: Option<&LabelSet>) -> Service {
     let versions = offer.iter().map(|(version, of)| VersionOf {
         version: version.clone(),
-        metadata: labels.map_or_else(|| of.metadata.clone(), |over| of.metadata.overlaid(over)),
+        metadata: labelled(&of.metadata, labels),
         endpoints: of.endpoints.clone(),
         instances: of.instances.values().map(|lease| lease.instance.clone()).collect(),
     });
     Service { versions: versions.collect() }
+}
+
+/// What programs say of a version with `labels` over it. Where that is more than a version may
+/// carry, as the programs say: they are not to be refused for what an operator added.
+fn labelled(said: &LabelSet, labels: Option<&LabelSet>) -> LabelSet {
+    let with = labels.map(|over| said.overlaid(over));
+    with.filter(|all| all.len() <= MAX_LABELS).unwrap_or_else(|| said.clone())
+}
+
+/// Whether all versions of an offer have room for `labels`.
+pub(crate) fn have_room(offer: &Offer, labels: &LabelSet) -> bool {
+    offer.values().all(|of| of.metadata.overlaid(labels).len() <= MAX_LABELS)
 }
 
 #[cfg(test)]

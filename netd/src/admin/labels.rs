@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use proto::ServiceName;
+use router::Refusal;
 
 use super::answer::{self, Answer, Body, document, malformed};
 use super::read;
@@ -91,7 +92,12 @@ fn refused(why: &NotSet) -> Problem {
         }
         NotSet::TooMany => problem("M4001", Exit::Usage, "there are too many labels")
             .attempt("micro network label --rm KEY", "takes one back"),
-        NotSet::Refused(refusal) => malformed(refusal),
+        NotSet::Refused(Refusal::Expired) => {
+            problem("M3012", Exit::NotAllowed, "this node's membership has expired")
+                .attempt("micro status", "shows whether its issuer can be reached")
+        }
+        NotSet::Refused(_) => problem("M4001", Exit::Usage, "there is no room for these labels")
+            .attempt("micro network label --rm KEY", "takes one back"),
         NotSet::Leaving(_) => problem("M1013", Exit::Unreachable, "the node is stopping"),
         NotSet::NotPut(_) => {
             problem("M6003", Exit::Failed, "the labels hold, and could not be kept")

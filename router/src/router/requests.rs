@@ -105,8 +105,12 @@ impl Router {
         if self.leaving {
             return Err(Refusal::Leaving);
         }
+        let offer = self.leases.offer(&service).cloned();
+        if offer.as_ref().is_some_and(|offer| !lease::have_room(offer, &labels)) {
+            return Err(Refusal::TooLarge);
+        }
         let before = self.leases.label(&service, labels);
-        let Some(offer) = self.leases.offer(&service).cloned() else { return Ok(()) };
+        let Some(offer) = offer else { return Ok(()) };
         let offered = self.offer(service.clone(), offer, now);
         if offered.is_err() {
             self.leases.label(&service, before);
