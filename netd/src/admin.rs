@@ -6,8 +6,8 @@
 mod answer;
 mod change;
 mod detect;
-mod forward;
 mod face;
+mod forward;
 mod labels;
 mod read;
 mod rules;
@@ -15,8 +15,8 @@ mod wait;
 mod why;
 
 pub use change::make_ticket;
-pub use forward::MAX_HELD;
 pub use face::Face;
+pub use forward::MAX_HELD;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
