@@ -11,8 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use rules::{
-    Applied, ApplyRequest, RuleWarning, Rules, RulesItem, Why, WhyCandidate, WhyNarrowed,
-    WhyOutcome, WhyRequest, WhyRule,
+    Applied, ApplyRequest, RuleWarning, Rules, RulesItem, Why, WhyOutcome, WhyRequest,
 };
 
 /// The version every document carries.

@@ -1,5 +1,6 @@
 //! What was typed, and what is done about it: one file a command.
 
+pub mod asked;
 pub mod call;
 pub mod completion;
 pub mod config;

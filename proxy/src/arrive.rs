@@ -18,6 +18,7 @@ use crate::body::Body;
 use crate::carry::{Failed, Reply, leg, outcome};
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::explain::AtNode;
 use crate::frames::{FrameSink, HeadError, PartReader};
 use crate::metrics::{Face, Outcome};
 use crate::proxy::Shared;
@@ -46,7 +47,7 @@ async fn call(shared: Arc<Shared>, arrival: Arrival) {
     let mut deadline = Deadline::after(budget);
     let counted = shared.arrivals.enter(shared.limits.arrivals);
     let begun = if counted.is_some() {
-        let begin = begin(&shared, &grant, &open, reader, &mut deadline);
+        let begin = begin(&shared, &grant, &open, reader, &mut deadline, began);
         unless_stopped(&mut sink, pin!(begin)).await
     } else {
         let limit = shared.limits.arrivals;
@@ -70,6 +71,7 @@ async fn begin(
     open: &Open,
     mut reader: Box<PartReader>,
     deadline: &mut Deadline,
+    began: Instant,
 ) -> Result<(Reply, bool, Report), Error> {
     if shared.is_draining() {
         return Err(Error::Draining);
@@ -103,6 +105,7 @@ async fn begin(
         return Err(Error::NoMatch { service, selector, mismatch: None });
     }
     let mut at = shared.take(&service, instance.key)?;
+    let before = open.explain.then(|| began.elapsed());
     let message = grpc.then_some(shared.limits.message);
     let source = Source::new(Body::stream(reader), message, &shared.metrics.up);
     let source = Box::new(source);
@@ -120,7 +123,16 @@ async fn begin(
     let load = at.settle(outcome::of_reply(reply.status, &reply.headers), None);
     reply.held.instance = Some(at);
     headers::clean_response(&mut reply.headers);
+    if let Some(part) = before.and_then(|before| at_node(before, began.elapsed()).to_header()) {
+        reply.headers.insert(headers::MICRO_ROUTE, part);
+    }
     Ok((reply, grpc, load))
+}
+
+/// What this node says of its part of a call.
+fn at_node(before: Duration, whole: Duration) -> AtNode {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    AtNode { before_us: micros(before), instance_us: micros(whole.saturating_sub(before)) }
 }
 
 impl Shared {

@@ -4,7 +4,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use http::header;
+use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Uri};
 use proto::Selector;
 
@@ -12,12 +12,22 @@ use crate::body::Body;
 use crate::carry::{Call, Held, Reply};
 use crate::deadline::{self, Deadline};
 use crate::error::Error;
-use crate::headers::{self, Asked, MICRO_IDEMPOTENT};
+use crate::explain::{Ignored, Trace};
+use crate::headers::{self, Asked, MICRO_IDEMPOTENT, MICRO_STICKY, MICRO_TRACE};
 use crate::heads::RequestHead;
-use crate::own::{Own, OwnService};
+use crate::own::{Local, Own, OwnService};
 use crate::proxy::Shared;
 use crate::source::Source;
 use crate::target;
+
+/// What a face knows of a caller, and what it is to tell beside the answer.
+#[derive(Debug, Default)]
+pub(crate) struct Beside {
+    /// The caller is a program on this machine, which connected over the loopback.
+    pub(crate) local: bool,
+    /// `Micro-Route`, if the caller asked for it, whether or not the call succeeded.
+    pub(crate) route: Option<HeaderValue>,
+}
 
 impl Shared {
     /// Gives the response to a request of a local program, once it has begun. Sets `deadline` to
@@ -31,10 +41,12 @@ impl Shared {
         body: Body,
         grpc: bool,
         deadline: &mut Deadline,
+        beside: &mut Beside,
     ) -> Result<Reply, Error> {
         if self.is_draining() {
             return Err(Error::Draining);
         }
+        let trace = take_trace(&mut head.headers, beside.local);
         let asked = headers::clean_request(&mut head.headers)?;
         take_host(&mut head)?;
         if target::is_cross_site(&head) {
@@ -47,22 +59,61 @@ impl Shared {
         }
         self.balance.measure();
         self.balance.admit(|| deadline.left())?;
-        let (service, selector) = match self.meaning(&mut head, asked, grpc)? {
-            Meaning::Own => return Box::pin(self.serve_own(head, body, deadline)).await,
+        let mut ignored = Vec::new();
+        let (service, selector) = match self.meaning(&mut head, asked, grpc, &mut ignored)? {
+            Meaning::Own => {
+                return Box::pin(self.serve_own(head, body, deadline, beside.local)).await;
+            }
             Meaning::Service(service, selector) => (service, selector),
         };
         let idempotent = head.headers.remove(MICRO_IDEMPOTENT).is_some_and(|value| value == "true");
         let source = Source::new(body, grpc.then_some(self.limits.message), &self.metrics.up);
         let source = source.replayable(self.limits.replay);
         let source = Box::new(source);
-        let mut call = Call { head, source, service, selector, grpc, idempotent, ruled: None };
+        let ruled = None;
+        let mut call = Call { head, source, service, selector, grpc, idempotent, ruled, trace };
+        if call.trace.is_some() {
+            return Box::pin(self.traced(call, ignored, deadline, beside)).await;
+        }
         self.rule(&mut call, deadline).await?;
         let mut reply = self.carry(&mut call, deadline).await?;
         headers::clean_response(&mut reply.headers);
         Ok(reply)
     }
 
-    fn meaning(&self, head: &mut RequestHead, asked: Asked, grpc: bool) -> Result<Meaning, Error> {
+    /// Carries a call whose caller wants to know its way.
+    async fn traced(
+        self: &Arc<Self>,
+        mut call: Call,
+        ignored: Vec<Ignored>,
+        deadline: &mut Deadline,
+        beside: &mut Beside,
+    ) -> Result<Reply, Error> {
+        let mut begun = self.rule(&mut call, deadline).await;
+        let mut reply = None;
+        if begun.is_ok() {
+            match self.carry(&mut call, deadline).await {
+                Ok(carried) => reply = Some(carried),
+                Err(error) => begun = Err(error),
+            }
+        }
+        if let Some(mut trace) = call.trace.take() {
+            trace.ignored.extend(ignored);
+            beside.route = self.route(&call, *trace);
+        }
+        begun?;
+        let mut reply = reply.expect("a call that did not fail has an answer");
+        headers::clean_response(&mut reply.headers);
+        Ok(reply)
+    }
+
+    fn meaning(
+        &self,
+        head: &mut RequestHead,
+        asked: Asked,
+        grpc: bool,
+        ignored: &mut Vec<Ignored>,
+    ) -> Result<Meaning, Error> {
         let routes = self.routes.load();
         let mut known = None;
         for name in target::names(head, grpc) {
@@ -77,7 +128,8 @@ impl Shared {
         if let Some((service, host_version)) = known {
             let version = target::implied(head, grpc, host_version, service);
             let headers = &mut head.headers;
-            let selector = target::take_selector(headers, asked, version, service, &routes)?;
+            let selector =
+                target::take_selector(headers, asked, version, service, &routes, ignored)?;
             return Ok(Meaning::Service(service.name.as_str().to_owned(), selector));
         }
         let asked = target::names(head, grpc).next().map(str::to_owned);
@@ -90,6 +142,7 @@ impl Shared {
         head: Box<RequestHead>,
         body: Body,
         deadline: &mut Deadline,
+        local: bool,
     ) -> Result<Reply, Error> {
         let Some(own) = &self.own else { return Err(Error::NoService(String::new())) };
         let mut request = Request::new(body);
@@ -97,11 +150,28 @@ impl Shared {
         *request.uri_mut() = Uri::from(head.path);
         *request.headers_mut() = head.headers;
         *request.version_mut() = http::Version::HTTP_2;
+        if local {
+            request.extensions_mut().insert(Local);
+        }
         let response = deadline.race(pin!(async { Ok(own.serve(request).await) })).await?;
         let (parts, body) = response.into_parts();
         let (status, headers) = (parts.status, parts.headers);
         Ok(Reply { status, headers, body, upload: None, held: Held::default() })
     }
+}
+
+/// Takes `Micro-Trace` away, unless it is to travel on (`Micro-Sticky: trace`). Only programs of this
+/// machine are told what a node knows: others are not asked who they are.
+fn take_trace(headers: &mut HeaderMap, local: bool) -> Option<Box<Trace>> {
+    if !headers.contains_key(MICRO_TRACE) {
+        return None;
+    }
+    let wanted = if local { Trace::wanted(headers) } else { None };
+    let sticky = headers.get(MICRO_STICKY);
+    if !sticky.is_some_and(|sticky| headers::has_token(sticky, "trace")) {
+        headers.remove(MICRO_TRACE);
+    }
+    wanted
 }
 
 enum Meaning {
@@ -173,4 +243,25 @@ pub(crate) fn expects_continue(headers: &HeaderMap) -> bool {
     headers
         .get(header::EXPECT)
         .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_programs_of_this_machine_are_told_the_way_of_their_calls() {
+        for (local, sticky, told, kept) in
+            [(true, "", true, false), (false, "", false, false), (true, "region,trace", true, true)]
+        {
+            let mut headers = HeaderMap::new();
+            headers.insert(MICRO_TRACE, HeaderValue::from_static("route"));
+            headers.insert(MICRO_STICKY, HeaderValue::from_str(sticky).unwrap());
+            assert_eq!(take_trace(&mut headers, local).is_some(), told);
+            assert_eq!(headers.contains_key(MICRO_TRACE), kept);
+        }
+        let mut other = HeaderMap::new();
+        other.insert(MICRO_TRACE, HeaderValue::from_static("everything"));
+        assert!(take_trace(&mut other, true).is_none());
+    }
 }

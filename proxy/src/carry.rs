@@ -18,13 +18,14 @@ use crate::body::Body;
 use crate::deadline::Deadline;
 use crate::deliver::http2::Lease;
 use crate::error::Error;
+use crate::explain::Trace;
 use crate::headers::{MICRO_FROM_SERVICE, TRACEPARENT};
 use crate::heads::RequestHead;
 use crate::proxy::Shared;
 use crate::pump::Pump;
 use crate::ruled::Ruled;
 use crate::source::Source;
-use choose::Chosen;
+pub(crate) use choose::{Chosen, delivers};
 
 /// A request with all that is known about it.
 pub(crate) struct Call {
@@ -37,6 +38,8 @@ pub(crate) struct Call {
     pub(crate) idempotent: bool,
     /// What a rule says of it.
     pub(crate) ruled: Option<Box<Ruled>>,
+    /// Its caller wants to know which way it took.
+    pub(crate) trace: Option<Box<Trace>>,
 }
 
 /// A response that has begun.
@@ -103,16 +106,29 @@ impl Shared {
             };
             tried.push(chosen.key);
             let last = tried.len() >= attempts;
-            let ended = if call.idempotent && first.is_none() && !last {
+            if let Some(trace) = &mut call.trace {
+                trace.asks(&chosen, &self.routes.load());
+            }
+            // Of a call that is traced one thing happens after the other.
+            let hedged = call.idempotent && call.trace.is_none();
+            let ended = if hedged && first.is_none() && !last {
                 // Boxed, for it is the rarer road and holds two attempts.
                 Box::pin(self.first_attempt(call, chosen, deadline, &mut tried)).await
             } else {
                 self.attempt(call, chosen, !last, deadline).await
             };
             let Fell { failed: Failed { error, source }, at } = match ended {
-                Ok(reply) => return Ok(reply),
+                Ok(reply) => {
+                    if let Some(trace) = &mut call.trace {
+                        trace.answered(&reply);
+                    }
+                    return Ok(reply);
+                }
                 Err(fell) => fell,
             };
+            if let Some(trace) = &mut call.trace {
+                trace.failed(&error);
+            }
             let again = error.is_unseen() || call.idempotent && is_worth_repeating(&error);
             let last = tried.len() >= attempts;
             let source = source.filter(|_| again && !last);
@@ -164,8 +180,9 @@ impl Shared {
     ) -> Result<Reply, Fell> {
         let source = Box::new(call.source.take());
         let answered = if chosen.here {
-            // The head is only needed a second time if there is someone else to give it to.
-            let head = if may_repeat && chosen.others {
+            // The head is only needed a second time if there is someone else to give it to, or who
+            // asks what was decided by it.
+            let head = if may_repeat && chosen.others || call.trace.is_some() {
                 call.head.clone()
             } else {
                 Box::new(call.head.take())
@@ -214,6 +231,7 @@ fn open(call: &Call, chosen: &Chosen, deadline: &Deadline) -> Open {
         caller: short(text(MICRO_FROM_SERVICE), 512),
         trace: short(text(TRACEPARENT), 128),
         idempotent: call.idempotent,
+        explain: call.trace.is_some(),
         ..Open::new(OpenKind::Exchange)
     }
 }

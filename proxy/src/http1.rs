@@ -17,12 +17,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::AbortHandle;
 
 use crate::answer::{self, Form};
-use crate::begin::check_line;
+use crate::begin::{Beside, check_line};
 use crate::body::{Body, BoxError, Part};
 use crate::carry::{Held, Reply};
 use crate::deadline::Deadline;
 use crate::detect::Captured;
 use crate::error::Error;
+use crate::headers::MICRO_ROUTE;
 use crate::heads::RequestHead;
 use crate::load::InFlight;
 use crate::metrics::{Face, Outcome};
@@ -42,9 +43,10 @@ const LINE: usize = 8 * 1024;
 
 /// Serves one connection until it ends.
 pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
+    let local = io.local;
     let service = service_fn(|request| {
         let shared = Arc::clone(shared);
-        async move { Ok::<_, Infallible>(call(shared, request).await) }
+        async move { Ok::<_, Infallible>(call(shared, request, local).await) }
     });
     let connection = Builder::new()
         .timer(TokioTimer::new())
@@ -73,10 +75,15 @@ pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
 }
 
 /// One call, from its head to the head of its response; the body of that carries the rest.
-async fn call(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Carried> {
+async fn call(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+    local: bool,
+) -> Response<Carried> {
     let began = Instant::now();
     let (mut parts, incoming) = request.into_parts();
     let form = Form::of(&parts.headers, false);
+    let mut beside = Beside { local, route: None };
     let begun = match shared.calls.enter(shared.limits.calls) {
         Some(counted) => match check(&parts, shared.limits.head as usize) {
             Ok(path) => {
@@ -92,7 +99,8 @@ async fn call(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Carri
                     headers: parts.headers,
                 });
                 let mut none = Deadline::default();
-                let begun = shared.begin(head, Body::http1(incoming), false, &mut none).await;
+                let body = Body::http1(incoming);
+                let begun = shared.begin(head, body, false, &mut none, &mut beside).await;
                 begun.map(|reply| (reply, counted))
             }
             Err(error) => Err(error),
@@ -100,7 +108,12 @@ async fn call(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Carri
         None => Err(Error::Overloaded { what: "this node is", limit: shared.limits.calls }),
     };
     match begun {
-        Ok((reply, counted)) => respond(shared, reply, counted, began),
+        Ok((mut reply, counted)) => {
+            if let Some(route) = beside.route {
+                reply.headers.insert(MICRO_ROUTE, route);
+            }
+            respond(shared, reply, counted, began)
+        }
         Err(error) => {
             shared.metrics.call(Face::Http1, Outcome::from(&error), began.elapsed());
             let mut response = answer::response(&error, &shared.node_of(&error), &form);
@@ -108,6 +121,9 @@ async fn call(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Carri
                 // What follows on this connection may not be what it seems.
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
+            }
+            if let Some(route) = beside.route {
+                response.headers_mut().insert(MICRO_ROUTE, route);
             }
             let down = &shared.metrics.down;
             response.map(|body| Carried { source: Source::new(body, None, down), call: None })

@@ -9,16 +9,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::time::Sleep;
 
 use crate::answer::{self, Form};
-use crate::begin::{check_line, expects_continue};
+use crate::begin::{Beside, check_line, expects_continue};
 use crate::body::Body;
 use crate::carry::Reply;
 use crate::deadline::Deadline;
 use crate::detect::Captured;
 use crate::error::Error;
+use crate::headers::MICRO_ROUTE;
 use crate::heads::RequestHead;
 use crate::load::InFlight;
 use crate::metrics::{Face, Outcome};
@@ -53,6 +54,7 @@ const IDLE_TICKS: u32 = 40;
 
 /// Serves one connection until it ends.
 pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
+    let local = io.local;
     let handshake = h2::server::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -88,7 +90,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
         .await;
         match event {
             Event::Accepted(Some(Ok((request, respond)))) => {
-                tokio::spawn(call(Arc::clone(shared), request, respond));
+                tokio::spawn(call(Arc::clone(shared), request, respond, local));
             }
             Event::Accepted(Some(Err(error))) => {
                 return tracing::debug!(%error, "connection of a program ended");
@@ -165,13 +167,19 @@ impl Keepalive {
 }
 
 /// One call, from its head to its end.
-async fn call(shared: Arc<Shared>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+async fn call(
+    shared: Arc<Shared>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    local: bool,
+) {
     let began = Instant::now();
     let (parts, recv) = request.into_parts();
     let grpc = is_grpc(&parts.headers);
     let face = if grpc { Face::Grpc } else { Face::Http2 };
     let form = Form::of(&parts.headers, grpc);
     let mut deadline = Deadline::default();
+    let mut beside = Beside { local, route: None };
     let _counted: Option<InFlight>;
     let begun = match shared.calls.enter(shared.limits.calls) {
         Some(counted) => {
@@ -190,7 +198,7 @@ async fn call(shared: Arc<Shared>, request: Request<RecvStream>, mut respond: Se
                         authority: parts.uri.into_parts().authority,
                         headers: parts.headers,
                     });
-                    let begin = shared.begin(head, Body::http2(recv), grpc, &mut deadline);
+                    let begin = shared.begin(head, Body::http2(recv), grpc, &mut deadline, &mut beside);
                     unless_reset(&mut respond, pin!(begin)).await
                 }
                 Err(error) => Err(error),
@@ -199,9 +207,14 @@ async fn call(shared: Arc<Shared>, request: Request<RecvStream>, mut respond: Se
         None => Err(Error::Overloaded { what: "this node is", limit: shared.limits.calls }),
     };
     let ended = match begun {
-        Ok(reply) => respond_with(&shared, reply, respond, grpc, &mut deadline).await,
+        Ok(mut reply) => {
+            if let Some(route) = beside.route.take() {
+                reply.headers.insert(MICRO_ROUTE, route);
+            }
+            respond_with(&shared, reply, respond, grpc, &mut deadline).await
+        }
         Err(error) => {
-            refuse(&shared, &error, &form, respond);
+            refuse(&shared, &error, &form, beside.route, respond);
             Err(error)
         }
     };
@@ -269,11 +282,20 @@ fn break_off(shared: &Shared, error: &Error, grpc: bool, download: &mut Pump) {
 }
 
 /// Answers with an error instead of a response.
-fn refuse(shared: &Shared, error: &Error, form: &Form, mut respond: SendResponse<Bytes>) {
+fn refuse(
+    shared: &Shared,
+    error: &Error,
+    form: &Form,
+    route: Option<HeaderValue>,
+    mut respond: SendResponse<Bytes>,
+) {
     if matches!(error, Error::Cancelled) {
         return respond.send_reset(sink::reason(proto::fault::Code::Cancelled));
     }
-    let (parts, body) = answer::response(error, &shared.node_of(error), form).into_parts();
+    let (mut parts, body) = answer::response(error, &shared.node_of(error), form).into_parts();
+    if let Some(route) = route {
+        parts.headers.insert(MICRO_ROUTE, route);
+    }
     let whole = body.is_end();
     let Ok(mut send) = respond.send_response(Response::from_parts(parts, ()), whole) else {
         return;
@@ -290,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_call_is_small_where_it_is_spawned() {
-        fn size<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
+        fn size<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
             size_of::<F>()
         }
         let size = size(call);

@@ -19,6 +19,7 @@
 //! | `arrive`, `frames`, `heads` | calls of other nodes, and how a call looks on a stream |
 //! | [`body`], `sink`, `pump`, `message` | bytes moved, never decoded, with flow control end to end |
 //! | [`error`], `answer` | what went wrong, and how each protocol says so |
+//! | [`explain`] | why a call goes where it goes, as one value |
 //! | [`own`] | the services that this node itself serves |
 //!
 //! Bodies are never decoded and never buffered beyond a named bound. A request that may have
@@ -35,6 +36,7 @@ mod deadline;
 mod deliver;
 mod detect;
 pub mod error;
+pub mod explain;
 mod frames;
 mod headers;
 mod heads;
@@ -60,6 +62,7 @@ mod turn_away;
 
 pub use body::Body;
 pub use error::Error;
+pub use explain::{Explanation, Spoken};
 pub use limits::Limits;
 pub use message::TooLong;
 pub use proxy::{Admit, Config, Drain, Proxy, Stranger};

@@ -7,6 +7,7 @@ use proto::{Selector, ServiceName};
 use router::{Routes, ServiceRoutes};
 
 use crate::error::Error;
+use crate::explain::Ignored;
 use crate::headers::{
     self, Asked, MICRO_LABEL, MICRO_NAMESPACE, MICRO_NODE, MICRO_REGION, MICRO_SELECT,
     MICRO_STICKY, MICRO_VERSION,
@@ -116,7 +117,8 @@ pub(crate) fn implied(
 }
 
 /// What the instance must be like; takes the headers that say so, for they are meant for this call
-/// and not for what the service calls in turn, except those that `Micro-Sticky` names.
+/// and not for what the service calls in turn, except those that `Micro-Sticky` names. Those that did
+/// not count are added to `ignored`.
 ///
 /// # Errors
 /// [`Error::Filter`] for a filter that cannot be read: it is never ignored. [`Error::Malformed`]
@@ -127,6 +129,7 @@ pub(crate) fn take_selector(
     version: Option<String>,
     service: &ServiceRoutes,
     routes: &Routes,
+    ignored: &mut Vec<Ignored>,
 ) -> Result<Selector, Error> {
     let mut all = Vec::new();
     let sticky = headers.get(MICRO_STICKY).cloned();
@@ -166,7 +169,10 @@ pub(crate) fn take_selector(
     for (name, value) in asked {
         let key = headers::label_key(&name).and_then(|key| service.label_key(key));
         let Some(key) = key else {
-            tracing::debug!(header = %name, "no instance carries such a label: ignored");
+            if ignored.len() < headers::MOST_IGNORED {
+                let why = "no instance carries such a label".to_owned();
+                ignored.push(Ignored { header: name.to_string(), why });
+            }
             continue;
         };
         all.push(Requirement::equals(key, text(&value)?).map_err(bad(&name))?);
@@ -180,8 +186,8 @@ pub(crate) fn take_selector(
     Selector::of(all).map_err(bad(&MICRO_SELECT))
 }
 
-/// What these headers ask of an instance of a service, read as those of a call are; what is left of
-/// them is what rules see.
+/// What these headers ask of an instance of a service, read as those of a call are, and those that
+/// do not count; what is left of them is what rules see.
 ///
 /// # Errors
 /// [`Error::Filter`] or [`Error::Malformed`] for a filter that cannot be read.
@@ -189,9 +195,11 @@ pub fn asked(
     headers: &mut HeaderMap,
     service: &ServiceRoutes,
     routes: &Routes,
-) -> Result<Selector, Error> {
+) -> Result<(Selector, Vec<Ignored>), Error> {
+    let mut ignored = headers::unheard(headers);
     let asked = headers::clean_request(headers)?;
-    take_selector(headers, asked, None, service, routes)
+    let selector = take_selector(headers, asked, None, service, routes, &mut ignored)?;
+    Ok((selector, ignored))
 }
 
 fn bad(name: &HeaderName) -> impl FnOnce(BadSelector) -> Error + use<'_> {
@@ -353,7 +361,9 @@ mod tests {
             .collect();
         let service = routes.service("greeter").unwrap();
         let selector = headers::clean_request(&mut headers)
-            .and_then(|asked| take_selector(&mut headers, asked, None, service, &routes));
+            .and_then(|asked| {
+            take_selector(&mut headers, asked, None, service, &routes, &mut Vec::new())
+        });
         let kept = headers.keys().map(ToString::to_string).collect();
         (selector.map(|s| s.to_string()).map_err(|error| error.to_string()), kept)
     }

@@ -38,7 +38,7 @@ pub(crate) async fn turn_away(shared: &Arc<Shared>, stream: TcpStream, stranger:
 async fn tell(mut stream: TcpStream, error: &Error, node: &str) {
     match detect::protocol(&mut stream).await {
         Ok((Protocol::Http1, _)) => http1(stream, error, node).await,
-        Ok((Protocol::Http2, seen)) => http2(Captured::new(stream, seen), error, node).await,
+        Ok((Protocol::Http2, seen)) => http2(Captured::new(stream, seen, false), error, node).await,
         Ok((Protocol::Unknown, _)) | Err(_) => {}
     }
 }

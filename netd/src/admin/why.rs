@@ -7,6 +7,7 @@ use axum::extract::State;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use proto::rule::mix;
 use proto::{LabelSet, Selector};
+use proxy::explain::{Explanation, Ignored, Spoken};
 use router::{Decision, Headers, Lookup, RequestView, Routes, ServiceRoutes};
 
 use super::answer::{Answer, Body, document, malformed};
@@ -49,7 +50,7 @@ pub(super) async fn why(
     let caller = headers.get("micro-from-service").and_then(|value| value.to_str().ok());
     let caller = if ask.caller.is_empty() { caller.unwrap_or_default() } else { &ask.caller };
     let caller = caller.to_owned();
-    let selector = selector(&ask.select, &mut headers, service, &routes)?;
+    let (selector, ignored) = selector(&ask.select, &mut headers, service, &routes)?;
     let (given, none, id) = (Given(headers), LabelSet::default(), node.me.to_string());
     let view = RequestView {
         endpoint: &ask.endpoint,
@@ -62,7 +63,16 @@ pub(super) async fn why(
         chance: u64::from_be_bytes(tunnel::identity::random()),
     };
     let outcomes = outcomes(&routes, service, &view, ask.throws);
-    document("Why", api::Why { outcomes, ..explained(&routes, service, &view)? })
+    // A path of gRPC is never asked about: rules see `Struct.Method`.
+    let grpc = !ask.endpoint.is_empty() && !ask.endpoint.starts_with('/');
+    let spoken = if grpc { Spoken::Grpc } else { Spoken::Http };
+    let told = node.proxy.explain(&routes, service.name.as_str(), &view, spoken);
+    let told = Explanation { ignored, ..told };
+    let decides = told.rules.last().filter(|last| last.matches).and_then(|last| {
+        let rules = &service.rules()?.set().rules;
+        rules.iter().find(|rule| rule.name == last.rule).map(form::Rule::of)
+    });
+    document("Why", api::Why { told, decides, outcomes })
 }
 
 fn headers(given: &[(String, String)]) -> Result<HeaderMap, Problem> {
@@ -80,39 +90,16 @@ fn selector(
     headers: &mut HeaderMap,
     service: &ServiceRoutes,
     routes: &Routes,
-) -> Result<Selector, Problem> {
+) -> Result<(Selector, Vec<Ignored>), Problem> {
     let wrong = |why: &dyn std::fmt::Display| {
         Problem::new("M4001", Exit::Usage, "what is asked of the instance cannot be read")
             .why(why.to_string())
             .attempt(format!("micro network why {} --select version=v2", service.name), "")
     };
     let own: Selector = select.parse().map_err(|why| wrong(&why))?;
-    let more = proxy::asked(headers, service, routes).map_err(|why| wrong(&why))?;
-    Selector::of(own.iter().chain(&more).cloned()).map_err(|why| wrong(&why))
-}
-
-/// What the router explains, with names for people added.
-fn explained(
-    routes: &Routes,
-    service: &ServiceRoutes,
-    view: &RequestView<'_>,
-) -> Result<api::Why, Problem> {
-    let explained = routes.explain(service.name.as_str(), view, member::now());
-    let decides = explained.looked_at.last().filter(|last| last.obstacle.is_none());
-    let decides = decides.and_then(|last| {
-        let rules = &service.rules()?.set().rules;
-        rules.iter().find(|rule| rule.name == last.rule).map(form::Rule::of)
-    });
-    let why: Result<api::Why, _> = serde_json::from_str(&explained.to_json());
-    let mut why = why.map_err(|why| Problem::bug(format!("an explanation is no JSON: {why}")))?;
-    why.decides = decides;
-    if let Some((_, author)) = explained.rules {
-        why.author_name = Node::name_of(routes, &author);
-    }
-    for (told, one) in why.candidates.iter_mut().zip(&explained.candidates) {
-        told.node_name = Node::name_of(routes, &one.node);
-    }
-    Ok(why)
+    let (more, ignored) = proxy::asked(headers, service, routes).map_err(|why| wrong(&why))?;
+    let all = Selector::of(own.iter().chain(&more).cloned()).map_err(|why| wrong(&why))?;
+    Ok((all, ignored))
 }
 
 /// What becomes of how many calls like this one.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto::NodeId;
 use proto::record::Protocol;
-use router::{Candidates, Instance, Lookup};
+use router::{Candidates, Instance, Lookup, Mismatch, ServiceRoutes};
 
 use super::{Call, Tried};
 use crate::balance::shell::AtInstance;
@@ -36,15 +36,22 @@ impl Shared {
         let service = || call.service.clone();
         let fields = Fields(&call.head.headers);
         let ruled = call.ruled.as_deref();
-        let lookup = match ruled {
-            Some(ruled) => self.decide(call, ruled, &fields, &routes).lookup,
+        let decided = ruled.map(|ruled| self.decide(call, ruled, &fields, &routes));
+        let lookup = match &decided {
+            Some(decided) => decided.lookup,
             None => routes.lookup(&call.service, &call.selector),
         };
         let candidates = match lookup {
             Lookup::Unknown => return Err(Error::NoService(service())),
             Lookup::NoMatch(found) => {
-                let selector = call.selector.to_string();
-                let mismatch = Some(Box::new(found.mismatch(&call.selector)));
+                // With what a rule asks as well, which may be what there is not.
+                let mismatch = decided.and_then(|decided| decided.mismatch());
+                let mismatch = mismatch.unwrap_or_else(|| found.mismatch(&call.selector));
+                let selector = match call.selector.is_empty() {
+                    true => mismatch.lacking.clone(),
+                    false => call.selector.to_string(),
+                };
+                let mismatch = Some(Box::new(mismatch));
                 return Err(Error::NoMatch { service: service(), selector, mismatch });
             }
             Lookup::Unreachable(_) => return Err(Error::NoPath(service())),
@@ -76,16 +83,31 @@ impl Shared {
                 NoChoice::Full(limit) => Error::Overloaded { what: "the instance is", limit },
                 NoChoice::None => {
                     let selector = if call.grpc { "gRPC" } else { "a protocol that is delivered" };
-                    let (service, selector) = (service(), selector.to_owned());
-                    Error::NoMatch { service, selector, mismatch: None }
+                    let mismatch = Some(Box::new(undelivered(candidates.service(), call.grpc)));
+                    Error::NoMatch { service: service(), selector: selector.to_owned(), mismatch }
                 }
             })
     }
 }
 
+/// What instances speak instead of what the call needs.
+fn undelivered(service: &ServiceRoutes, grpc: bool) -> Mismatch {
+    let mut spoken: Vec<(String, usize)> = Vec::new();
+    for one in service.instances.iter() {
+        let name = one.protocol.name();
+        match spoken.iter_mut().find(|(known, _)| known == name) {
+            Some((_, count)) => *count += 1,
+            None => spoken.push((name.to_owned(), 1)),
+        }
+    }
+    spoken.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let lacking = if grpc { "protocol=grpc" } else { "protocol in (grpc,http,http2)" };
+    Mismatch { exist: service.instances.len(), lacking: lacking.to_owned(), closest: spoken }
+}
+
 /// Whether a request can be given to an instance that speaks `protocol`. gRPC needs HTTP/2: over
 /// HTTP/1 its answers would be misread.
-fn delivers(protocol: Protocol, grpc: bool) -> bool {
+pub(crate) fn delivers(protocol: Protocol, grpc: bool) -> bool {
     match protocol {
         Protocol::Grpc | Protocol::Http2 => true,
         Protocol::Http1 => !grpc,

@@ -31,6 +31,7 @@ impl Shared {
             grpc: call.grpc,
             idempotent: call.idempotent,
             ruled: call.ruled.clone(),
+            trace: None,
         }))
     }
 
