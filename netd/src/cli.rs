@@ -23,6 +23,7 @@ pub mod serve;
 pub mod services;
 pub mod status;
 pub mod stream;
+pub mod trace;
 pub mod up;
 pub mod usage;
 pub mod version;

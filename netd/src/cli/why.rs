@@ -67,7 +67,8 @@ fn head(why: &api::Why) -> String {
     let asked = format!("{}{mark}{}", why.service, why.asked);
     let arrow = if text::is_utf8() { "→" } else { "->" };
     let nearest: Vec<_> = why.candidates.iter().filter(|one| one.nearest).collect();
-    let of = format!("chosen from {}", why.exist);
+    // A node of an older release does not say how many there are.
+    let of = format!("chosen from {}", why.exist.max(why.candidates.len() as u64));
     match (&nearest[..], &why.none) {
         ([one], _) => format!("{asked} {arrow} {} {}     {of}", one.node_name, one.address),
         ([], Some(none)) => format!("{asked} {arrow} none: {none}"),
@@ -185,7 +186,10 @@ mod tests {
         let ignored = Ignored { header: "micro-colour".into(), why: "nobody has it".into() };
         let why = Explanation {
             ignored: vec![ignored],
-            changed: vec![changed(2_000, "fra-1", "ejected: 5 errors"), changed(60_000, "", "gone")],
+            changed: vec![
+                changed(2_000, "fra-1", "ejected: 5 errors"),
+                changed(60_000, "", "gone"),
+            ],
             ..Explanation::default()
         };
         let lines: Vec<String> = beside(&why).iter().map(|line| line.join(" ")).collect();
@@ -201,7 +205,8 @@ mod tests {
 
     #[test]
     fn a_row_splits_the_cost_into_network_and_load() {
-        let load = Load { wait_us: 1_300, load_us: 300, in_flight: 2, others: 3, ..Load::default() };
+        let load =
+            Load { wait_us: 1_300, load_us: 300, in_flight: 2, others: 3, ..Load::default() };
         let one = Candidate {
             address: "10.1.4.2:9000".into(),
             node_name: "fra-1".into(),
