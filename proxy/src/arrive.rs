@@ -25,6 +25,7 @@ use crate::proxy::Shared;
 use crate::pump::Pump;
 use crate::sink::Sink;
 use crate::source::Source;
+use crate::statics::is_static;
 use crate::target::is_grpc;
 use crate::{headers, heads, relay};
 
@@ -165,7 +166,9 @@ fn instance(shared: &Shared, service: &ServiceName, id: &[u8]) -> Result<Found, 
         return Err(Error::TurnedAway(name.to_owned()));
     };
     // Those here are the nearest.
-    let mut here = known.reachable().iter().take_while(|instance| instance.here);
+    let here = known.reachable().iter().take_while(|instance| instance.here);
+    // What local programs made is for local programs.
+    let mut here = here.filter(|instance| !is_static(instance));
     let found = here.find(|instance| id.is_empty() || instance.id.as_bytes() == id);
     let found = found.ok_or_else(|| Error::TurnedAway(name.to_owned()))?;
     let address = Arc::clone(&found.address);

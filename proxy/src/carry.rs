@@ -25,12 +25,13 @@ use crate::proxy::Shared;
 use crate::pump::Pump;
 use crate::ruled::Ruled;
 use crate::source::Source;
+use crate::via::Via;
 pub(crate) use choose::{Chosen, delivers};
 
 /// A request with all that is known about it.
 pub(crate) struct Call {
     pub(crate) head: Box<RequestHead>,
-    pub(crate) source: Box<Source>,
+    pub(crate) source: Source,
     pub(crate) service: String,
     pub(crate) selector: Selector,
     pub(crate) grpc: bool,
@@ -38,8 +39,19 @@ pub(crate) struct Call {
     pub(crate) idempotent: bool,
     /// What a rule says of it.
     pub(crate) ruled: Option<Box<Ruled>>,
+    /// Which routes it may take, where its caller says so.
+    pub(crate) via: Option<Box<Via>>,
+    /// The name that was called, where `service` is the one under which ways to all others are.
+    pub(crate) named: Option<Box<str>>,
     /// Its caller wants to know which way it took.
     pub(crate) trace: Option<Box<Trace>>,
+}
+
+impl Call {
+    /// The name that was called.
+    pub(crate) fn name(&self) -> &str {
+        self.named.as_deref().unwrap_or(&self.service)
+    }
 }
 
 /// A response that has begun.
@@ -144,7 +156,7 @@ impl Shared {
             }
             tracing::debug!(%error, service = call.service, "trying another instance");
             self.metrics.retry();
-            call.source = source;
+            call.source = *source;
         }
     }
 
@@ -216,15 +228,16 @@ fn is_worth_repeating(error: &Error) -> bool {
     error.code() == 1007
 }
 
-fn open(call: &Call, chosen: &Chosen, deadline: &Deadline) -> Open {
+/// Boxed, for it would be copied with each call that is spawned.
+fn open(call: &Call, chosen: &Chosen, deadline: &Deadline) -> Box<Open> {
     let text = |name| {
         let value = call.head.headers.get(name);
         value.map_or_else(Bytes::new, |value| Bytes::copy_from_slice(value.as_bytes()))
     };
     let budget = deadline.left().map_or(0, |left| u64::try_from(left.as_micros()).unwrap_or(0));
     let short = |text: Bytes, most: usize| if text.len() > most { Bytes::new() } else { text };
-    Open {
-        service: Bytes::copy_from_slice(call.service.as_bytes()),
+    Box::new(Open {
+        service: Bytes::copy_from_slice(call.name().as_bytes()),
         instance: Bytes::copy_from_slice(chosen.id.as_bytes()),
         // A deadline that has just passed is the shortest there is, not none.
         budget: if deadline.is_set() { budget.max(1) } else { 0 },
@@ -233,5 +246,5 @@ fn open(call: &Call, chosen: &Chosen, deadline: &Deadline) -> Open {
         idempotent: call.idempotent,
         explain: call.trace.is_some(),
         ..Open::new(OpenKind::Exchange)
-    }
+    })
 }

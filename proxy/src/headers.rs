@@ -18,6 +18,8 @@ pub(crate) const MICRO_IDEMPOTENT: HeaderName = HeaderName::from_static("micro-i
 pub(crate) const MICRO_FROM_SERVICE: HeaderName = HeaderName::from_static("micro-from-service");
 pub(crate) const MICRO_MIRROR: HeaderName = HeaderName::from_static("micro-mirror");
 pub(crate) const MICRO_TRACE: HeaderName = HeaderName::from_static("micro-trace");
+/// Marks a call that somebody sends to find something out. Passed on, so that a service can tell.
+pub(crate) const MICRO_PROBE: HeaderName = HeaderName::from_static("micro-probe");
 pub(crate) const MICRO_ROUTE: HeaderName = HeaderName::from_static("micro-route");
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -294,9 +296,14 @@ mod tests {
 
     #[test]
     fn a_service_cannot_speak_as_a_node() {
-        for name in
-            ["micro-error", "micro-node", "micro-path", "micro-route", "micro_error", "x-micro-node"]
-        {
+        for name in [
+            "micro-error",
+            "micro-node",
+            "micro-path",
+            "micro-route",
+            "micro_error",
+            "x-micro-node",
+        ] {
             let mut headers = map(&[(name, "M1203"), ("etag", "1"), ("micro-id", "7")]);
             clean_response(&mut headers);
             assert_eq!(headers, map(&[("etag", "1"), ("micro-id", "7")]), "{name}");

@@ -20,10 +20,8 @@ use crate::answer::{self, Form};
 use crate::begin::{Beside, check_line};
 use crate::body::{Body, BoxError, Part};
 use crate::carry::{Held, Reply};
-use crate::deadline::Deadline;
 use crate::detect::Captured;
 use crate::error::Error;
-use crate::headers::MICRO_ROUTE;
 use crate::heads::RequestHead;
 use crate::load::InFlight;
 use crate::metrics::{Face, Outcome};
@@ -75,15 +73,11 @@ pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
 }
 
 /// One call, from its head to the head of its response; the body of that carries the rest.
-async fn call(
-    shared: Arc<Shared>,
-    request: Request<Incoming>,
-    local: bool,
-) -> Response<Carried> {
+async fn call(shared: Arc<Shared>, request: Request<Incoming>, local: bool) -> Response<Carried> {
     let began = Instant::now();
     let (mut parts, incoming) = request.into_parts();
     let form = Form::of(&parts.headers, false);
-    let mut beside = Beside { local, route: None };
+    let mut beside = Beside { local, ..Beside::default() };
     let begun = match shared.calls.enter(shared.limits.calls) {
         Some(counted) => match check(&parts, shared.limits.head as usize) {
             Ok(path) => {
@@ -98,9 +92,8 @@ async fn call(
                     authority: uri.authority,
                     headers: parts.headers,
                 });
-                let mut none = Deadline::default();
                 let body = Body::http1(incoming);
-                let begun = shared.begin(head, body, false, &mut none, &mut beside).await;
+                let begun = shared.begin(head, body, false, &mut beside).await;
                 begun.map(|reply| (reply, counted))
             }
             Err(error) => Err(error),
@@ -109,9 +102,7 @@ async fn call(
     };
     match begun {
         Ok((mut reply, counted)) => {
-            if let Some(route) = beside.route {
-                reply.headers.insert(MICRO_ROUTE, route);
-            }
+            beside.tell(&mut reply.headers);
             respond(shared, reply, counted, began)
         }
         Err(error) => {
@@ -122,9 +113,7 @@ async fn call(
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }
-            if let Some(route) = beside.route {
-                response.headers_mut().insert(MICRO_ROUTE, route);
-            }
+            beside.tell(response.headers_mut());
             let down = &shared.metrics.down;
             response.map(|body| Carried { source: Source::new(body, None, down), call: None })
         }

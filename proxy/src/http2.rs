@@ -9,17 +9,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use tokio::time::Sleep;
 
 use crate::answer::{self, Form};
 use crate::begin::{Beside, check_line, expects_continue};
 use crate::body::Body;
 use crate::carry::Reply;
-use crate::deadline::Deadline;
 use crate::detect::Captured;
 use crate::error::Error;
-use crate::headers::MICRO_ROUTE;
 use crate::heads::RequestHead;
 use crate::load::InFlight;
 use crate::metrics::{Face, Outcome};
@@ -178,8 +176,7 @@ async fn call(
     let grpc = is_grpc(&parts.headers);
     let face = if grpc { Face::Grpc } else { Face::Http2 };
     let form = Form::of(&parts.headers, grpc);
-    let mut deadline = Deadline::default();
-    let mut beside = Beside { local, route: None };
+    let mut beside = Beside { local, ..Beside::default() };
     let _counted: Option<InFlight>;
     let begun = match shared.calls.enter(shared.limits.calls) {
         Some(counted) => {
@@ -190,15 +187,9 @@ async fn call(
                 // Fails only when the stream is gone, which is noticed below.
                 let _ = respond.send_informational(interim);
             }
-            match check_line(&parts.method, &parts.uri) {
-                Ok(path) => {
-                    let head = Box::new(RequestHead {
-                        method: parts.method,
-                        path,
-                        authority: parts.uri.into_parts().authority,
-                        headers: parts.headers,
-                    });
-                    let begin = shared.begin(head, Body::http2(recv), grpc, &mut deadline, &mut beside);
+            match head_of(parts) {
+                Ok(head) => {
+                    let begin = shared.begin(head, Body::http2(recv), grpc, &mut beside);
                     unless_reset(&mut respond, pin!(begin)).await
                 }
                 Err(error) => Err(error),
@@ -207,19 +198,22 @@ async fn call(
         None => Err(Error::Overloaded { what: "this node is", limit: shared.limits.calls }),
     };
     let ended = match begun {
-        Ok(mut reply) => {
-            if let Some(route) = beside.route.take() {
-                reply.headers.insert(MICRO_ROUTE, route);
-            }
-            respond_with(&shared, reply, respond, grpc, &mut deadline).await
-        }
+        Ok(reply) => respond_with(&shared, reply, &mut beside, respond, grpc).await,
         Err(error) => {
-            refuse(&shared, &error, &form, beside.route, respond);
+            refuse(&shared, &error, &form, &mut beside, respond);
             Err(error)
         }
     };
     let outcome = ended.as_ref().map_or_else(Outcome::from, |()| Outcome::Answered);
     shared.metrics.call(face, outcome, began.elapsed());
+}
+
+/// The head of a request. Takes all of it, so that nothing of it is copied with the call.
+fn head_of(parts: http::request::Parts) -> Result<Box<RequestHead>, Error> {
+    let path = check_line(&parts.method, &parts.uri)?;
+    let authority = parts.uri.into_parts().authority;
+    let (method, headers) = (parts.method, parts.headers);
+    Ok(Box::new(RequestHead { method, path, authority, headers }))
 }
 
 /// What `begin` gives, unless the caller resets the stream first.
@@ -241,9 +235,9 @@ async fn unless_reset(
 async fn respond_with(
     shared: &Shared,
     reply: Reply,
+    beside: &mut Beside,
     mut respond: SendResponse<Bytes>,
     grpc: bool,
-    deadline: &mut Deadline,
 ) -> Result<(), Error> {
     let Reply { status, headers, body, mut upload, mut held } = reply;
     let mut response = Response::new(());
@@ -252,12 +246,16 @@ async fn respond_with(
     // clients believe the status only if the head ends the stream. Over a link the end comes later.
     let whole = body.is_end() || (grpc && headers.contains_key("grpc-status"));
     *response.headers_mut() = headers;
+    beside.tell(response.headers_mut());
     let send = respond.send_response(response, whole).map_err(|_| Error::Cancelled)?;
     let source = Source::new(body, grpc.then_some(shared.limits.message), &shared.metrics.down);
     let source = source.of_service();
     let mut download = Pump::new(Box::new(source), Sink::http2(send));
-    let moved =
-        if whole { Ok(()) } else { relay::both_ways(&mut download, &mut upload, deadline).await };
+    let moved = if whole {
+        Ok(())
+    } else {
+        relay::both_ways(&mut download, &mut upload, &mut beside.deadline).await
+    };
     match &moved {
         Ok(()) if upload.is_none() => held.ended(),
         Ok(()) => {}
@@ -286,16 +284,14 @@ fn refuse(
     shared: &Shared,
     error: &Error,
     form: &Form,
-    route: Option<HeaderValue>,
+    beside: &mut Beside,
     mut respond: SendResponse<Bytes>,
 ) {
     if matches!(error, Error::Cancelled) {
         return respond.send_reset(sink::reason(proto::fault::Code::Cancelled));
     }
     let (mut parts, body) = answer::response(error, &shared.node_of(error), form).into_parts();
-    if let Some(route) = route {
-        parts.headers.insert(MICRO_ROUTE, route);
-    }
+    beside.tell(&mut parts.headers);
     let whole = body.is_end();
     let Ok(mut send) = respond.send_response(Response::from_parts(parts, ()), whole) else {
         return;

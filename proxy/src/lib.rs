@@ -13,7 +13,8 @@
 //! | [`proxy`](crate::Proxy) | the facade: [`Proxy`], [`Config`] |
 //! | `capture`, `detect` | how a connection arrives and what it speaks |
 //! | `http1`, `http2` | one protocol of callers each |
-//! | `target`, `headers` | what a request asks for; what passes and what is stripped |
+//! | `target`, `host`, `headers` | what a request asks for; what passes and what is stripped |
+//! | `statics`, `via` | routes that local programs made, and go-micro's filters of routes |
 //! | `carry`, [`balance`] | choosing an instance, trying again where that is safe |
 //! | `deliver` | connections to the instances of this node |
 //! | `arrive`, `frames`, `heads` | calls of other nodes, and how a call looks on a stream |
@@ -40,6 +41,7 @@ pub mod explain;
 mod frames;
 mod headers;
 mod heads;
+mod host;
 mod http1;
 mod http2;
 pub mod limits;
@@ -56,9 +58,11 @@ mod ruled;
 mod sink;
 mod socket;
 mod source;
+mod statics;
 mod strict;
 mod target;
 mod turn_away;
+mod via;
 
 pub use body::Body;
 pub use error::Error;

@@ -105,6 +105,11 @@ impl Own {
         Self::NAMES.contains(&service)
     }
 
+    /// The name of the network.
+    pub(crate) fn network(&self) -> &str {
+        self.0.network_name()
+    }
+
     /// From now on health says that this node serves no more; watchers of it are told.
     pub fn drain(&self) {
         self.0.drain();

@@ -180,7 +180,7 @@ impl Shared {
         };
         copy.service = mirror.target.service.as_str().to_owned();
         copy.selector = mirror.target.selector;
-        copy.ruled = None;
+        (copy.ruled, copy.via, copy.named) = (None, None, None);
         copy.head.headers.insert(MICRO_MIRROR, HeaderValue::from_static("1"));
         self.metrics.mirrored();
         let (shared, mut deadline) = (Arc::clone(self), deadline.again());

@@ -53,7 +53,13 @@ async fn an_instance_that_took_no_call_is_out_and_the_explanation_says_since_whe
     let dead = nobody().await;
     world.offer("greeter", Place::Here, dead, Protocol::Grpc);
     world.offer("greeter", Place::Here, service.address, Protocol::Grpc);
-    world.offer_with("greeter", Place::There, service.address, Protocol::Grpc, &[("version", "v2")]);
+    world.offer_with(
+        "greeter",
+        Place::There,
+        service.address,
+        Protocol::Grpc,
+        &[("version", "v2")],
+    );
     world.offer("greeter", Place::Here, service.address, Protocol::Http1);
     let before = why(&world, "");
     let states: Vec<_> = before.candidates.iter().map(|one| &*one.state).collect();
@@ -106,7 +112,11 @@ async fn a_traced_call_is_told_which_way_it_took_and_why_and_the_service_sees_no
         let headers = [TRACED, ("micro-colour", "red"), ("micro-hop", "1")];
         let answer = client.unary("/greeter.Say/Echo", &headers, b"x").await;
         let route = route(answer.header("micro-route"));
-        assert_eq!((&*route.node, route.attempts.len(), route.cut), ("here", 1, false), "{route:?}");
+        assert_eq!(
+            (&*route.node, route.attempts.len(), route.cut),
+            ("here", 1, false),
+            "{route:?}"
+        );
         let attempt = &route.attempts[0];
         let there = place == Place::There;
         assert_eq!((&*attempt.node, attempt.here), (if there { "there" } else { "here" }, !there));

@@ -33,7 +33,7 @@ impl Shared {
     /// Why there is none, as it is told to people.
     pub(super) fn choose(&self, call: &Call, tried: &Tried) -> Result<Chosen, Error> {
         let routes = self.routes.load();
-        let service = || call.service.clone();
+        let service = || call.name().to_owned();
         let fields = Fields(&call.head.headers);
         let ruled = call.ruled.as_deref();
         let decided = ruled.map(|ruled| self.decide(call, ruled, &fields, &routes));
@@ -58,7 +58,9 @@ impl Shared {
             Lookup::Found(candidates) => candidates,
         };
         let fits = |instance: &Instance| {
-            delivers(instance.protocol, call.grpc) && !tried.contains(&instance.key.0)
+            delivers(instance.protocol, call.grpc)
+                && !tried.contains(&instance.key.0)
+                && call.via.as_ref().is_none_or(|via| via.takes(instance, &routes))
         };
         let affinity = ruled.and_then(|ruled| ruled.affinity);
         let spill = ruled.and_then(|ruled| ruled.spill);
@@ -81,6 +83,12 @@ impl Shared {
             .or_else(|none| candidates.widened().map_or(Err(none), |wider| choose(&wider)))
             .map_err(|none| match none {
                 NoChoice::Full(limit) => Error::Overloaded { what: "the instance is", limit },
+                NoChoice::None if call.via.is_some() => {
+                    let via = call.via.as_ref().expect("it was just looked at");
+                    let (selector, mismatch) = via.mismatch(candidates.service());
+                    let mismatch = Some(Box::new(mismatch));
+                    Error::NoMatch { service: service(), selector, mismatch }
+                }
                 NoChoice::None => {
                     let selector = if call.grpc { "gRPC" } else { "a protocol that is delivered" };
                     let mismatch = Some(Box::new(undelivered(candidates.service(), call.grpc)));

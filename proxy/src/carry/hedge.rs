@@ -25,12 +25,14 @@ impl Shared {
         let Some(source) = call.source.copy() else { return Ok(None) };
         Ok(Some(Call {
             head: call.head.clone(),
-            source: Box::new(source),
+            source,
             service: call.service.clone(),
             selector: call.selector.clone(),
             grpc: call.grpc,
             idempotent: call.idempotent,
             ruled: call.ruled.clone(),
+            via: call.via.clone(),
+            named: call.named.clone(),
             trace: None,
         }))
     }

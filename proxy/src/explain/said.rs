@@ -45,9 +45,7 @@ pub(super) fn verdict(
             }
         }
         Verdict::HalfOpen { .. } => "out: one call is finding out whether it is back".to_owned(),
-        Verdict::ProbeDue { .. } => {
-            "out: the next call finds out whether it is back".to_owned()
-        }
+        Verdict::ProbeDue { .. } => "out: the next call finds out whether it is back".to_owned(),
         Verdict::LimitReached => {
             let calls = seen.map_or(0, |seen| seen.in_flight);
             let others = seen.map_or(0.0, |seen| seen.others).round();
