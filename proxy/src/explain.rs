@@ -18,6 +18,7 @@ pub use self::route::{AtNode, Attempt, MAX_ROUTE, Route};
 use crate::balance::{Considered, Pool, Verdict, What};
 use crate::carry::delivers;
 use crate::proxy::{Proxy, Shared};
+use crate::via::Via;
 
 /// Why a call goes where it goes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -109,7 +110,7 @@ pub struct Candidate {
     /// Whether the call goes to one of these.
     pub nearest: bool,
     /// The verdict in a word, for programs: `chosen`, `nearest`, `farther`, `not-preferred`,
-    /// `lacks`, `unreachable`, `protocol`, or one of [`Verdict::name`].
+    /// `lacks`, `unreachable`, `protocol`, `other-route`, or one of [`Verdict::name`].
     pub state: String,
     /// The verdict, for people; begins with `in`, `out` or `chosen`.
     pub verdict: String,
@@ -122,9 +123,11 @@ pub struct Candidate {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Load {
-    /// The wait to expect, microseconds: the least wins. Its parts are the network
-    /// ([`Candidate::cost_us`]) and `load_us`.
+    /// The wait to expect, microseconds: the least wins. The sum of the next two.
     pub wait_us: u64,
+    /// The part of the network: what the path costs, where the wait is not even that long. What is
+    /// published of a path lags behind, and what was measured is what counts.
+    pub network_us: u64,
     /// The part of the wait that is not the network: work, queue, and failures to be expected.
     pub load_us: u64,
     /// How long calls take there, network included, microseconds, smoothed from above; absent while
@@ -171,8 +174,9 @@ impl Proxy {
         service: &str,
         view: &RequestView<'_>,
         spoken: Spoken,
+        via: Option<&Via>,
     ) -> Explanation {
-        self.0.explain(routes, service, view, spoken, None)
+        self.0.explain(routes, service, view, spoken, via, None)
     }
 }
 
@@ -184,6 +188,7 @@ impl Shared {
         service: &str,
         view: &RequestView<'_>,
         spoken: Spoken,
+        via: Option<&Via>,
         chosen: Option<u64>,
     ) -> Explanation {
         let at = tunnel::config::wall();
@@ -194,7 +199,9 @@ impl Shared {
         };
         let table = routes.service(service);
         let instances = table.map_or(&[][..], |table| &table.instances);
-        let fits = |one: &Instance| delivers(one.protocol, spoken == Spoken::Grpc);
+        let spoken_by = |one: &Instance| delivers(one.protocol, spoken == Spoken::Grpc);
+        let on_way = |one: &Instance| via.is_none_or(|via| via.takes(one, routes));
+        let fits = |one: &Instance| spoken_by(one) && on_way(one);
         let decision = routes.decide(service, view, at);
         let (mut seen, mut wider) = (Vec::new(), Vec::new());
         let (changes, now) = self.balance.changes(service);
@@ -214,8 +221,10 @@ impl Shared {
             let taken = chosen == Some(one.key.0);
             let (state, verdict) = if taken {
                 ("chosen", "chosen".to_owned())
-            } else if one.verdict.fits() && !fits(instance) {
+            } else if one.verdict.fits() && !spoken_by(instance) {
                 ("protocol", said::undelivered(instance.protocol, spoken))
+            } else if let Some(via) = via.filter(|_| one.verdict.fits() && !on_way(instance)) {
+                ("other-route", format!("out: not by {}", via.said()))
             } else {
                 said::verdict(&one.verdict, verdict.as_ref(), also(one.key.0), now)
             };
@@ -303,9 +312,11 @@ fn passed(one: router::rules::Passed) -> Passed {
 fn load(seen: &Considered, network: u32) -> Load {
     let whole = |micros: f32| if micros.is_finite() { micros.max(0.0) as u64 } else { u64::MAX };
     let wait_us = whole(seen.wait);
+    let network_us = wait_us.min(u64::from(network));
     Load {
         wait_us,
-        load_us: wait_us.saturating_sub(u64::from(network)),
+        network_us,
+        load_us: wait_us - network_us,
         latency_us: (seen.latency > 0.0).then(|| whole(seen.latency)),
         in_flight: seen.in_flight,
         others: seen.others.round() as u32,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use tokio::time::Sleep;
 
 use crate::answer::{self, Form};
@@ -176,6 +176,7 @@ async fn call(
     let grpc = is_grpc(&parts.headers);
     let face = if grpc { Face::Grpc } else { Face::Http2 };
     let form = Form::of(&parts.headers, grpc);
+    let bodiless = parts.method == Method::HEAD;
     let mut beside = Beside { local, ..Beside::default() };
     let _counted: Option<InFlight>;
     let begun = match shared.calls.enter(shared.limits.calls) {
@@ -200,7 +201,7 @@ async fn call(
     let ended = match begun {
         Ok(reply) => respond_with(&shared, reply, &mut beside, respond, grpc).await,
         Err(error) => {
-            refuse(&shared, &error, &form, &mut beside, respond);
+            refuse(&shared, &error, &form, bodiless, &mut beside, respond);
             Err(error)
         }
     };
@@ -284,6 +285,7 @@ fn refuse(
     shared: &Shared,
     error: &Error,
     form: &Form,
+    bodiless: bool,
     beside: &mut Beside,
     mut respond: SendResponse<Bytes>,
 ) {
@@ -292,11 +294,12 @@ fn refuse(
     }
     let (mut parts, body) = answer::response(error, &shared.node_of(error), form).into_parts();
     beside.tell(&mut parts.headers);
-    let whole = body.is_end();
+    // The answer to HEAD is a head, whatever it says (RFC 9110 §9.3.2).
+    let whole = body.is_end() || bodiless;
     let Ok(mut send) = respond.send_response(Response::from_parts(parts, ()), whole) else {
         return;
     };
-    if let Some(text) = body.into_full() {
+    if let Some(text) = body.into_full().filter(|_| !whole) {
         // A line or two: within any window worth the name, and buffered by the connection else.
         let _ = send.send_data(text, true);
     }

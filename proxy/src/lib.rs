@@ -72,4 +72,5 @@ pub use message::TooLong;
 pub use proxy::{Admit, Config, Drain, Proxy, Stranger};
 pub use registrar::{Registrar, RegistrarError};
 pub use routes::Published;
-pub use target::asked;
+pub use target::{Wanted, asked};
+pub use via::Via;

@@ -14,6 +14,7 @@ use crate::headers::{
 };
 use crate::heads::RequestHead;
 use crate::host::Implied;
+use crate::via::Via;
 
 /// Suffixes under which a service has a name that every HTTP client can use.
 const SUFFIXES: [&str; 2] = [".localhost", ".micro.internal"];
@@ -172,8 +173,19 @@ pub(crate) fn take_selector(
     Selector::of(all).map_err(bad(&MICRO_SELECT))
 }
 
-/// What these headers ask of an instance of a service, read as those of a call are, and those that
-/// do not count; what is left of them is what rules see.
+/// What headers ask, read as those of a call are.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// What the instance must be like.
+    pub selector: Selector,
+    /// Which routes the call may take.
+    pub via: Option<Box<Via>>,
+    /// Headers that do not count.
+    pub ignored: Vec<Ignored>,
+}
+
+/// What these headers ask of an instance of a service in the network of this name; what is left of
+/// them is what rules see.
 ///
 /// # Errors
 /// [`Error::Filter`] or [`Error::Malformed`] for a filter that cannot be read.
@@ -181,12 +193,14 @@ pub fn asked(
     headers: &mut HeaderMap,
     service: &ServiceRoutes,
     routes: &Routes,
-) -> Result<(Selector, Vec<Ignored>), Error> {
+    network: &str,
+) -> Result<Wanted, Error> {
     let mut ignored = headers::unheard(headers);
     let asked = headers::clean_request(headers)?;
-    let selector =
-        take_selector(headers, asked, Implied::default(), service, routes, &mut ignored)?;
-    Ok((selector, ignored))
+    let implied = Implied::default();
+    let selector = take_selector(headers, asked, implied, service, routes, &mut ignored)?;
+    let via = Via::take(headers, network, routes)?;
+    Ok(Wanted { selector, via, ignored })
 }
 
 fn bad(name: &HeaderName) -> impl FnOnce(BadSelector) -> Error + use<'_> {

@@ -19,7 +19,7 @@ const MICRO_GATEWAY: HeaderName = HeaderName::from_static("micro-gateway");
 
 /// Which routes a call may take.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Via {
+pub struct Via {
     router: Option<Wanted>,
     network: Option<Wanted>,
     gateway: Option<Wanted>,
@@ -102,8 +102,8 @@ impl Via {
         ours || !text.is_empty() && is(wanted, text) || node.is_some() && node == wanted.node
     }
 
-    /// What is asked for, and how many instances there are instead.
-    pub(crate) fn mismatch(&self, service: &ServiceRoutes) -> (String, Mismatch) {
+    /// What is asked for, as `Micro-Network=acme`.
+    pub(crate) fn said(&self) -> String {
         let all = [
             ("Micro-Router", &self.router),
             ("Micro-Network", &self.network),
@@ -111,8 +111,12 @@ impl Via {
         ];
         let said = all.into_iter().filter_map(|(name, wanted)| Some((name, wanted.as_ref()?)));
         let said: Vec<_> = said.map(|(name, wanted)| format!("{name}={}", wanted.text)).collect();
-        let lacking = said.join(",");
-        let exist = service.instances.len();
+        said.join(",")
+    }
+
+    /// What is asked for, and how many instances there are instead.
+    pub(crate) fn mismatch(&self, service: &ServiceRoutes) -> (String, Mismatch) {
+        let (lacking, exist) = (self.said(), service.instances.len());
         (lacking.clone(), Mismatch { exist, lacking, closest: Vec::new() })
     }
 }

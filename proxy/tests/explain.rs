@@ -37,7 +37,7 @@ fn why(world: &World, selector: &str) -> Explanation {
         selector: &selector,
         chance: 1,
     };
-    world.here.proxy.explain(&world.here.routes(), "greeter", &view, Spoken::Grpc)
+    world.here.proxy.explain(&world.here.routes(), "greeter", &view, Spoken::Grpc, None)
 }
 
 const TRACED: (&str, &str) = ("micro-trace", "route");
@@ -85,7 +85,7 @@ async fn an_instance_that_took_no_call_is_out_and_the_explanation_says_since_whe
     let good = told.candidates.iter().find(|one| one.state == "nearest").unwrap();
     let load = good.load.as_ref().unwrap();
     assert!(good.nearest && load.latency_us.is_some() && load.success_percent == 100);
-    assert_eq!(load.wait_us, load.load_us + good.cost_us.unwrap());
+    assert_eq!((load.wait_us, load.network_us), (load.load_us, 0), "it is on this node");
 
     let told = why(&world, "version=v2");
     let states: Vec<_> = told.candidates.iter().map(|one| &*one.state).collect();

@@ -219,7 +219,8 @@ impl Shared {
         let ruled = call.ruled.as_deref().unwrap_or(&plain);
         let view = self.view(call, ruled, &fields, &routes);
         let spoken = if call.grpc { Spoken::Grpc } else { Spoken::Http };
-        let mut why = self.explain(&routes, &call.service, &view, spoken, trace.last);
+        let mut why =
+            self.explain(&routes, &call.service, &view, spoken, call.via.as_deref(), trace.last);
         why.ignored = trace.ignored.clone();
         let region = routes.node(&self.me).map(|me| me.region.clone()).unwrap_or_default();
         let route = Route {

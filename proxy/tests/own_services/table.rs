@@ -162,6 +162,14 @@ async fn the_filters_of_go_micro_keep_only_routes_that_are_equal() {
             assert_eq!(who(&client, "shop", &[headers]).await, answer, "{headers:?}");
         }
     }
+    let headers = [("micro-network", "other"), ("micro-trace", "route")];
+    let mut call = client.open("/shop.Say/Hello", &headers).await;
+    call.send(b"");
+    call.only().await.unwrap();
+    let route = proxy::explain::Route::read(&call.headers["micro-route"]).unwrap();
+    let mut states: Vec<_> = route.why.candidates.iter().map(|one| &*one.state).collect();
+    states.sort_unstable();
+    assert_eq!(states, ["chosen", "other-route"], "and it is our route, not the service's");
     let mut call = client.open("/shop.Say/Hello", &[("micro-network", "none")]).await;
     call.send(b"");
     let end = call.only().await.unwrap_err();
