@@ -89,14 +89,15 @@ impl Shared {
         if self.is_draining() {
             return Err(Error::Draining);
         }
-        let mut trace = take_trace(&mut head.headers, beside.local);
+        let said = headers::says_something(&head.headers);
+        let mut trace = if said { take_trace(&mut head.headers, beside.local) } else { None };
         let asked = headers::clean_request(&mut head.headers)?;
         take_host(&mut head)?;
         if target::is_cross_site(&head) {
             return Err(Error::NotAllowed("a web page of another site made the request"));
         }
         // A probe has a deadline whatever it speaks: what is silent is to be told.
-        if grpc || head.headers.contains_key(MICRO_PROBE) {
+        if grpc || said && head.headers.contains_key(MICRO_PROBE) {
             let budget = deadline::budget(&head.headers);
             let malformed = |_| Error::Malformed("grpc-timeout is not a timeout");
             beside.deadline = Deadline::after(budget.map_err(malformed)?);

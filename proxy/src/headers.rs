@@ -146,6 +146,11 @@ pub(crate) fn clean_request(headers: &mut HeaderMap) -> Result<Asked, Error> {
     Ok(asked)
 }
 
+/// Whether any header may be for us: most calls have none, and need not be asked for each of them.
+pub(crate) fn says_something(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("micro-"))
+}
+
 /// Headers of a program that are taken away unheard, with the reason: in a form that only nodes
 /// use, or in a spelling that some programs take for it. To be asked before [`clean_request`].
 pub(crate) fn unheard(headers: &HeaderMap) -> Vec<Ignored> {

@@ -33,6 +33,11 @@ pub(crate) struct Implied {
 }
 
 impl Implied {
+    /// Whether it asks for nothing.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.version.is_none() && self.regions.is_empty() && self.labels.is_empty()
+    }
+
     /// As requirements. What the headers say of version and region comes before.
     ///
     /// # Errors

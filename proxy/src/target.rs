@@ -119,6 +119,9 @@ pub(crate) fn take_selector(
     routes: &Routes,
     ignored: &mut Vec<Ignored>,
 ) -> Result<Selector, Error> {
+    if asked.is_empty() && implied.is_nothing() && !headers::says_something(headers) {
+        return Ok(Selector::default());
+    }
     let mut all = Vec::new();
     let sticky = headers.get(MICRO_STICKY).cloned();
     let stays = |name: &HeaderName| {

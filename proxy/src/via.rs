@@ -45,7 +45,8 @@ impl Via {
         routes: &Routes,
     ) -> Result<Option<Box<Self>>, Error> {
         let names = [MICRO_ROUTER, MICRO_NETWORK, MICRO_GATEWAY];
-        if !names.iter().any(|name| headers.contains_key(name)) {
+        if !headers::says_something(headers) || !names.iter().any(|name| headers.contains_key(name))
+        {
             return Ok(None);
         }
         let sticky = headers.get(MICRO_STICKY).cloned();
