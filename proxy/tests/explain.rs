@@ -161,6 +161,56 @@ async fn a_traced_call_that_fails_is_told_which_instances_were_asked_in_vain() {
     assert_eq!(route.attempts[0].status, None);
 }
 
+#[tokio::test]
+async fn a_traced_call_to_a_silent_instance_is_told_where_it_waited() {
+    let world = World::new().await;
+    let service = Service::start().await;
+    world.offer("greeter", Place::There, service.address, Protocol::Grpc);
+    let client = Client::connect(world.here.address).await;
+    let headers = [TRACED, ("grpc-timeout", "200m")];
+    let answer = client.unary("/greeter.Say/Wait", &headers, b"x").await;
+    assert_eq!(answer.header("micro-error"), Some("M1005"));
+    let route = route(answer.header("micro-route"));
+    let attempt = &route.attempts[0];
+    assert_eq!((&*attempt.node, &*attempt.code, attempt.status), ("there", "M1005", None));
+    assert!(attempt.took_us >= 100_000, "it waited for most of the deadline: {route:?}");
+}
+
+#[tokio::test]
+async fn a_traced_call_over_http1_is_told_its_way_and_a_service_cannot_tell_another() {
+    let world = World::new().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let liar = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut head = [0; 4096];
+            let _ = socket.read(&mut head).await;
+            let answer = "HTTP/1.1 200 OK\r\nmicro-route: {}\r\nx-micro-route: {}\r\n\
+                content-length: 2\r\nconnection: close\r\n\r\nhi";
+            let _ = socket.write_all(answer.as_bytes()).await;
+        }
+    });
+    for (place, traced) in [(Place::There, true), (Place::There, false), (Place::Here, false)] {
+        let name = format!("web-{place:?}-{traced}");
+        world.offer(&name, place, liar, Protocol::Http1);
+        let mut socket = TcpStream::connect(world.here.address).await.unwrap();
+        let trace = if traced { "micro-trace: route\r\n" } else { "" };
+        let request = format!("GET / HTTP/1.1\r\nhost: {name}\r\nconnection: close\r\n{trace}\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        soon(socket.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.ends_with("\r\n\r\nhi"), "{answer}");
+        let mut told = answer.split("\r\n").filter(|line| line.contains("micro-route"));
+        let header = told.next().and_then(|line| line.strip_prefix("micro-route: "));
+        assert_eq!((header.is_some(), told.next()), (traced, None), "{answer}");
+        if traced {
+            let route = route(header);
+            assert_eq!((&*route.node, &*route.attempts[0].node), ("here", "there"));
+            assert!(route.attempts[0].at_node.is_some());
+        }
+    }
+}
+
 /// One HTTP/1.1 request for `greeter`, its answer whole.
 async fn http(world: &World, headers: &str) -> String {
     let mut socket = TcpStream::connect(world.here.address).await.unwrap();
