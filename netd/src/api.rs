@@ -13,8 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use labels::{LabelItem, LabelRequest, Labelled};
 pub use rules::{
-    Applied, ApplyRequest, RuleWarning, Rules, RulesChange, RulesItem, Why, WhyCandidate,
-    WhyNarrowed, WhyOutcome, WhyRequest, WhyRule,
+    Applied, ApplyRequest, RuleWarning, Rules, RulesChange, RulesItem, Why, WhyOutcome, WhyRequest,
 };
 
 /// The version every document carries.

@@ -1,5 +1,6 @@
 //! What was typed, and what is done about it: one file a command.
 
+pub mod asked;
 pub mod call;
 pub mod completion;
 pub mod config;
@@ -25,6 +26,7 @@ pub mod serve;
 pub mod services;
 pub mod status;
 pub mod stream;
+pub mod trace;
 pub mod up;
 pub mod usage;
 pub mod version;

@@ -170,11 +170,16 @@ fn why_and_test_show_every_candidate_and_the_rule_that_decides() {
         "revision": 3, "author": "b".repeat(52), "author_name": "fra-1",
         "rules": [{ "rule": "divert-bob", "matches": false, "why": "header" },
                   { "rule": "canary", "matches": true }],
+        "ignored": [{ "header": "micro-colour", "why": "no instance carries such a label" }],
+        "changed": [{ "ago_ms": 2000, "node_name": "fra-1", "address": "10.2.0.7:9000",
+            "what": "back, begins slowly" }],
         "subset": "v2", "diverted": false, "narrowed": [{ "by": "region=eu?" }],
         "candidates": [
             { "instance": "i1", "address": "10.2.0.7:9000", "node": "b".repeat(52),
               "node_name": "fra-1", "cost_us": 11000, "nearest": true,
-              "verdict": "in: one of the nearest" },
+              "state": "nearest", "verdict": "in: one of the nearest",
+              "load": { "wait_us": 14000, "load_us": 3000, "latency_us": 12000, "in_flight": 2,
+                  "others": 1, "success_percent": 100 } },
             { "instance": "i2", "address": "10.1.4.2:9000", "node": "a".repeat(52),
               "node_name": "ada", "cost_us": 0, "nearest": false,
               "verdict": "out: not version=v2, but v1" },
@@ -188,15 +193,17 @@ fn why_and_test_show_every_candidate_and_the_rule_that_decides() {
         ran.out,
         "orders?version=v2 → fra-1 10.2.0.7:9000     chosen from 2\n\
          \n\
-         \x20  INSTANCE       NODE   COST  VERDICT\n\
-         ✓  10.2.0.7:9000  fra-1  11ms  in: one of the nearest\n\
-         ✗  10.1.4.2:9000  ada    0ms   out: not version=v2, but v1\n\
+         \x20  INSTANCE       NODE   COST  LOAD   CALLS  VERDICT\n\
+         ✓  10.2.0.7:9000  fra-1  11ms  3.0ms  2+1    in: one of the nearest\n\
+         ✗  10.1.4.2:9000  ada    0ms   -      -      out: not version=v2, but v1\n\
          \n\
          rules    revision 3, written by fra-1\n\
          \x20        divert-bob: not for this call, by its header\n\
          \x20        canary: decides\n\
          subset   v2\n\
-         prefers  region=eu?\n"
+         prefers  region=eu?\n\
+         ignored  micro-colour: no instance carries such a label\n\
+         changed  2s ago: fra-1 10.2.0.7:9000 back, begins slowly\n"
     );
     let (_, body) = node.asked().pop().unwrap();
     assert_eq!(

@@ -16,6 +16,7 @@ fn every_command_that_needs_a_node_says_that_none_runs() {
         "network routes",
         "network invite",
         "network why shop",
+        "network trace shop",
         "network divert shop",
         "network divert --list",
         "rules get",

@@ -8,6 +8,9 @@ use std::sync::Arc;
 /// The namespace of a name that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
+/// The text of [`ServiceName::wildcard`].
+pub const WILDCARD: &str = "*";
+
 /// The longest name with its namespace, in bytes: what DNS allows (RFC 1035 §2.3.4).
 pub const MAX_NAME: usize = 253;
 
@@ -33,6 +36,13 @@ pub enum BadName {
 }
 
 impl ServiceName {
+    /// `*`: the name under which a node keeps ways to what nobody offers. No text is read as it, so no
+    /// program can register it.
+    #[must_use]
+    pub fn wildcard() -> Self {
+        Self(WILDCARD.into())
+    }
+
     /// The whole text; the key of lookups.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -110,6 +120,12 @@ impl fmt::Debug for ServiceName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_wildcard_is_no_name_that_a_program_can_have() {
+        assert_eq!("*".parse::<ServiceName>(), Err(BadName::Character('*')));
+        assert_eq!(ServiceName::wildcard().as_str(), "*");
+    }
 
     #[test]
     fn a_go_micro_name_is_one_name_in_the_default_namespace() {

@@ -57,6 +57,8 @@ pub struct Open {
     pub trace: Bytes,
     /// The caller said that doing it twice does no harm.
     pub idempotent: bool,
+    /// The caller wants to know where the time goes: the response says it.
+    pub explain: bool,
 }
 
 impl Open {
@@ -72,6 +74,7 @@ impl Open {
             caller: Bytes::new(),
             trace: Bytes::new(),
             idempotent: false,
+            explain: false,
         }
     }
 
@@ -88,6 +91,7 @@ impl Open {
         wire::put_bytes(&mut body, 6, &self.caller);
         wire::put_bytes(&mut body, 7, &self.trace);
         wire::put_int(&mut body, 8, u64::from(self.idempotent));
+        wire::put_int(&mut body, 9, u64::from(self.explain));
         varint::put(out, body.len() as u64);
         out.extend_from_slice(&body);
     }
@@ -149,6 +153,7 @@ impl Open {
                 6 => open.caller = value.bytes("caller", 512)?,
                 7 => open.trace = value.bytes("trace", 128)?,
                 8 => open.idempotent = value.int("idempotent")? != 0,
+                9 => open.explain = value.int("explain")? != 0,
                 tag => wire::unknown(tag)?,
             }
         }
@@ -192,6 +197,7 @@ mod tests {
             instance: Bytes::from_static(b"greeter-1"),
             budget: 4_998_687,
             idempotent: true,
+            explain: true,
             ..Open::new(OpenKind::Exchange)
         }
     }

@@ -162,17 +162,6 @@ pub fn version_of_path(path: &str) -> Option<&str> {
     (is_number && segment.len() <= 8).then_some(segment)
 }
 
-/// A host name of the form `v2.name` as version and name.
-#[must_use]
-pub fn version_of_host(host: &str) -> Option<(&str, &str)> {
-    let (version, name) = host.split_once('.')?;
-    let digits = version.strip_prefix(['v', 'V'])?;
-    let shape = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    let fits = digits.bytes().next().is_some_and(|first| first.is_ascii_digit())
-        && digits.bytes().all(shape);
-    (fits && !name.is_empty()).then_some((version, name))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_and_hosts_may_begin_with_a_version() {
+    fn paths_may_begin_with_a_version() {
         for (path, version) in [
             ("/v2/orders", Some("v2")),
             ("/v2", Some("v2")),
@@ -275,10 +264,6 @@ mod tests {
         ] {
             assert_eq!(version_of_path(path), version, "{path}");
         }
-        assert_eq!(version_of_host("v2.shop"), Some(("v2", "shop")));
-        assert_eq!(version_of_host("V2.go.micro.shop"), Some(("V2", "go.micro.shop")));
-        assert_eq!(version_of_host("vault.shop"), None);
-        assert_eq!(version_of_host("v2"), None);
     }
 
     fn a_value() -> impl Strategy<Value = String> {

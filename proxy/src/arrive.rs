@@ -20,12 +20,14 @@ use crate::body::Body;
 use crate::carry::{Failed, Reply, leg, outcome};
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::explain::AtNode;
 use crate::frames::{FrameSink, HeadError, PartReader};
 use crate::metrics::{Face, Outcome};
 use crate::proxy::Shared;
 use crate::pump::Pump;
 use crate::sink::Sink;
 use crate::source::Source;
+use crate::statics::is_static;
 use crate::target::is_grpc;
 use crate::{headers, heads, relay};
 
@@ -52,7 +54,7 @@ async fn call(shared: Arc<Shared>, arrival: Arrival) {
     let mut deadline = Deadline::after(budget);
     let counted = shared.arrivals.enter(shared.limits.arrivals);
     let begun = if counted.is_some() {
-        let begin = begin(&shared, &grant, &open, reader, &mut deadline);
+        let begin = begin(&shared, &grant, &open, reader, &mut deadline, began);
         unless_stopped(&mut sink, pin!(begin)).await
     } else {
         let limit = shared.limits.arrivals;
@@ -76,6 +78,7 @@ async fn begin(
     open: &Open,
     mut reader: Box<PartReader>,
     deadline: &mut Deadline,
+    began: Instant,
 ) -> Result<(Reply, bool, Report), Error> {
     if open.kind != OpenKind::Exchange {
         return Err(Error::Malformed("this node does not serve calls of this kind"));
@@ -94,6 +97,7 @@ async fn begin(
         return Err(Error::NoMatch { service, selector, mismatch: None });
     }
     let mut at = shared.take(&service, instance.key)?;
+    let before = open.explain.then(|| began.elapsed());
     let message = grpc.then_some(shared.limits.message);
     let source = Source::new(Body::stream(reader), message, &shared.metrics.up);
     let source = Box::new(source);
@@ -111,6 +115,9 @@ async fn begin(
     let load = at.settle(outcome::of_reply(reply.status, &reply.headers), None);
     reply.held.instance = Some(at);
     headers::clean_response(&mut reply.headers);
+    if let Some(part) = before.and_then(|before| at_node(before, began.elapsed()).to_header()) {
+        reply.headers.insert(headers::MICRO_ROUTE, part);
+    }
     Ok((reply, grpc, load))
 }
 
@@ -138,6 +145,12 @@ fn asked_for(
     }
     let instance = instance(shared, &service, &open.instance)?;
     Ok((service, instance))
+}
+
+/// What this node says of its part of a call.
+fn at_node(before: Duration, whole: Duration) -> AtNode {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    AtNode { before_us: micros(before), instance_us: micros(whole.saturating_sub(before)) }
 }
 
 impl Shared {
@@ -170,7 +183,9 @@ fn instance(shared: &Shared, service: &ServiceName, id: &[u8]) -> Result<Found, 
         return Err(Error::TurnedAway(name.to_owned()));
     };
     // Those here are the nearest.
-    let mut here = known.reachable().iter().take_while(|instance| instance.here);
+    let here = known.reachable().iter().take_while(|instance| instance.here);
+    // What local programs made is for local programs.
+    let mut here = here.filter(|instance| !is_static(instance));
     let found = here.find(|instance| id.is_empty() || instance.id.as_bytes() == id);
     let found = found.ok_or_else(|| Error::TurnedAway(name.to_owned()))?;
     let address = Arc::clone(&found.address);

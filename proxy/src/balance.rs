@@ -21,6 +21,7 @@
 //! | `locality` | the share of calls that spills over, moving smoothly |
 //! | `budget` | retries and hedges, never more than a fifth of the calls |
 //! | `verdict` | why an instance was chosen, or not |
+//! | `recent` | what changed last among the instances of a service |
 //! | `rate` | keyed rate limits |
 //! | `saturation` | when this node itself has too much to do, and who is refused then |
 
@@ -33,6 +34,7 @@ mod instance;
 mod latency;
 mod locality;
 mod rate;
+mod recent;
 mod saturation;
 mod service;
 mod settle;
@@ -49,6 +51,7 @@ pub use draw::Pool;
 pub use latency::{P95, PeakEwma};
 pub use locality::Spill;
 pub use rate::{Rate, RateTable};
+pub use recent::{Change, Fresh, What};
 pub use saturation::{Admission, Saturation};
 pub use settle::{Outcome, Report};
 pub use verdict::{Considered, Verdict};

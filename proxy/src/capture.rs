@@ -119,14 +119,15 @@ async fn connection(shared: &Arc<Shared>, mut stream: TcpStream, peer: SocketAdd
             return turn_away(shared, stream, stranger).await;
         }
     }
+    let local = peer.ip().to_canonical().is_loopback();
     let detected = detect::protocol(&mut stream);
     let detected = tokio::time::timeout(shared.limits.first_bytes, detected).await;
     match detected {
         Ok(Ok((Protocol::Http2, seen))) => {
-            http2::serve(shared, Captured::new(stream, seen)).await;
+            http2::serve(shared, Captured::new(stream, seen, local)).await;
         }
         Ok(Ok((Protocol::Http1, seen))) => {
-            http1::serve(shared, Captured::new(stream, seen)).await;
+            http1::serve(shared, Captured::new(stream, seen, local)).await;
         }
         Ok(Ok((Protocol::Connect, seen))) => connect::serve(shared, stream, seen).await,
         Ok(Ok((Protocol::Socks, seen))) => socks::serve(shared, stream, seen).await,

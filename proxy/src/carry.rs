@@ -19,18 +19,20 @@ use crate::body::Body;
 use crate::deadline::Deadline;
 use crate::deliver::http2::Lease;
 use crate::error::Error;
+use crate::explain::Trace;
 use crate::headers::{MICRO_FROM_SERVICE, TRACEPARENT};
 use crate::heads::RequestHead;
 use crate::proxy::Shared;
 use crate::pump::Pump;
 use crate::ruled::Ruled;
 use crate::source::Source;
-use choose::Chosen;
+use crate::via::Via;
+pub(crate) use choose::{Chosen, delivers};
 
 /// A request with all that is known about it.
 pub(crate) struct Call {
     pub(crate) head: Box<RequestHead>,
-    pub(crate) source: Box<Source>,
+    pub(crate) source: Source,
     pub(crate) service: String,
     pub(crate) selector: Selector,
     pub(crate) form: Form,
@@ -38,6 +40,19 @@ pub(crate) struct Call {
     pub(crate) idempotent: bool,
     /// What a rule says of it.
     pub(crate) ruled: Option<Box<Ruled>>,
+    /// Which routes it may take, where its caller says so.
+    pub(crate) via: Option<Box<Via>>,
+    /// The name that was called, where `service` is the one under which ways to all others are.
+    pub(crate) named: Option<Box<str>>,
+    /// Its caller wants to know which way it took.
+    pub(crate) trace: Option<Box<Trace>>,
+}
+
+impl Call {
+    /// The name that was called.
+    pub(crate) fn name(&self) -> &str {
+        self.named.as_deref().unwrap_or(&self.service)
+    }
 }
 
 /// What a call is made of.
@@ -115,16 +130,29 @@ impl Shared {
             };
             tried.push(chosen.key);
             let last = tried.len() >= attempts;
-            let ended = if call.idempotent && first.is_none() && !last {
+            if let Some(trace) = &mut call.trace {
+                trace.asks(&chosen, &self.routes.load());
+            }
+            // Of a call that is traced one thing happens after the other.
+            let hedged = call.idempotent && call.trace.is_none();
+            let ended = if hedged && first.is_none() && !last {
                 // Boxed, for it is the rarer road and holds two attempts.
                 Box::pin(self.first_attempt(call, chosen, deadline, &mut tried)).await
             } else {
                 self.attempt(call, chosen, !last, deadline).await
             };
             let Fell { failed: Failed { error, source }, at } = match ended {
-                Ok(reply) => return Ok(reply),
+                Ok(reply) => {
+                    if let Some(trace) = &mut call.trace {
+                        trace.answered(&reply);
+                    }
+                    return Ok(reply);
+                }
                 Err(fell) => fell,
             };
+            if let Some(trace) = &mut call.trace {
+                trace.failed(&error);
+            }
             let again = error.is_unseen() || call.idempotent && is_worth_repeating(&error);
             let last = tried.len() >= attempts;
             let source = source.filter(|_| again && !last);
@@ -140,7 +168,7 @@ impl Shared {
             }
             tracing::debug!(%error, service = call.service, "trying another instance");
             self.metrics.retry();
-            call.source = source;
+            call.source = *source;
         }
     }
 
@@ -176,8 +204,9 @@ impl Shared {
     ) -> Result<Reply, Fell> {
         let source = Box::new(call.source.take());
         let answered = if chosen.here {
-            // The head is only needed a second time if there is someone else to give it to.
-            let head = if may_repeat && chosen.others {
+            // The head is only needed a second time if there is someone else to give it to, or who
+            // asks what was decided by it.
+            let head = if may_repeat && chosen.others || call.trace.is_some() {
                 call.head.clone()
             } else {
                 Box::new(call.head.take())
@@ -211,21 +240,23 @@ fn is_worth_repeating(error: &Error) -> bool {
     error.code() == 1007
 }
 
-fn open(call: &Call, chosen: &Chosen, deadline: &Deadline) -> Open {
+/// Boxed, for it would be copied with each call that is spawned.
+fn open(call: &Call, chosen: &Chosen, deadline: &Deadline) -> Box<Open> {
     let text = |name| {
         let value = call.head.headers.get(name);
         value.map_or_else(Bytes::new, |value| Bytes::copy_from_slice(value.as_bytes()))
     };
     let budget = deadline.left().map_or(0, |left| u64::try_from(left.as_micros()).unwrap_or(0));
     let short = |text: Bytes, most: usize| if text.len() > most { Bytes::new() } else { text };
-    Open {
-        service: Bytes::copy_from_slice(call.service.as_bytes()),
+    Box::new(Open {
+        service: Bytes::copy_from_slice(call.name().as_bytes()),
         instance: Bytes::copy_from_slice(chosen.id.as_bytes()),
         // A deadline that has just passed is the shortest there is, not none.
         budget: if deadline.is_set() { budget.max(1) } else { 0 },
         caller: short(text(MICRO_FROM_SERVICE), 512),
         trace: short(text(TRACEPARENT), 128),
         idempotent: call.idempotent,
+        explain: call.trace.is_some(),
         ..Open::new(OpenKind::Exchange)
-    }
+    })
 }

@@ -67,10 +67,8 @@ async fn begin(
     let Some((host, port)) = place else {
         return Err(Error::Malformed("CONNECT names a host and a port"));
     };
-    match shared.meaning(&mut head, asked, false) {
-        Ok(Meaning::Service(service, selector)) => {
-            shared.connect(service, selector, head.headers).await
-        }
+    match shared.meaning(&mut head, asked, false, &mut Vec::new()) {
+        Ok(Meaning::Service(meant)) => shared.connect(meant, head.headers).await,
         // Ours are spoken to in gRPC, at this port.
         Ok(Meaning::Own) => Err(Error::NoService(host)),
         Err(Error::NoService(_)) if outside::is_outside(&host) && outside::may_leave(local) => {

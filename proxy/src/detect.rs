@@ -91,11 +91,13 @@ pub(crate) async fn refuse(socket: &mut TcpStream) {
 pub(crate) struct Captured {
     seen: Bytes,
     socket: TcpStream,
+    /// The other end is on this machine, and came over the loopback.
+    pub(crate) local: bool,
 }
 
 impl Captured {
-    pub(crate) fn new(socket: TcpStream, seen: Bytes) -> Self {
-        Self { seen, socket }
+    pub(crate) fn new(socket: TcpStream, seen: Bytes, local: bool) -> Self {
+        Self { seen, socket, local }
     }
 
     /// Where the program connected to.

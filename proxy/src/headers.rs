@@ -4,6 +4,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use crate::error::Error;
+use crate::explain::Ignored;
 
 pub(crate) const MICRO_VERSION: HeaderName = HeaderName::from_static("micro-version");
 pub(crate) const MICRO_REGION: HeaderName = HeaderName::from_static("micro-region");
@@ -16,11 +17,15 @@ pub(crate) const MICRO_NAMESPACE: HeaderName = HeaderName::from_static("micro-na
 pub(crate) const MICRO_IDEMPOTENT: HeaderName = HeaderName::from_static("micro-idempotent");
 pub(crate) const MICRO_FROM_SERVICE: HeaderName = HeaderName::from_static("micro-from-service");
 pub(crate) const MICRO_MIRROR: HeaderName = HeaderName::from_static("micro-mirror");
+pub(crate) const MICRO_TRACE: HeaderName = HeaderName::from_static("micro-trace");
+/// Marks a call that somebody sends to find something out. Passed on, so that a service can tell.
+pub(crate) const MICRO_PROBE: HeaderName = HeaderName::from_static("micro-probe");
+pub(crate) const MICRO_ROUTE: HeaderName = HeaderName::from_static("micro-route");
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// `micro-*` headers that programs may send: what go-micro programs say to one another
 /// (contract, headers 2 and 3), and the filters that are for us.
-const FROM_PROGRAMS: [&str; 25] = [
+const FROM_PROGRAMS: [&str; 27] = [
     "micro-service",
     "micro-endpoint",
     "micro-method",
@@ -46,11 +51,13 @@ const FROM_PROGRAMS: [&str; 25] = [
     "micro-network",
     "micro-router",
     "micro-gateway",
+    "micro-trace",
+    "micro-probe",
 ];
 
 /// What `micro-*` headers are called that mean something else than a label (contract, headers 2 to
 /// 5), or that nodes say to one another, beyond [`FROM_PROGRAMS`].
-const NEVER_LABELS: [&str; 20] = [
+const NEVER_LABELS: [&str; 19] = [
     "api",
     "address",
     "caller",
@@ -64,7 +71,6 @@ const NEVER_LABELS: [&str; 20] = [
     "route",
     "rule",
     "session",
-    "trace",
     "tunnel",
     "tunnel-channel",
     "tunnel-id",
@@ -140,8 +146,26 @@ pub(crate) fn clean_request(headers: &mut HeaderMap) -> Result<Asked, Error> {
     Ok(asked)
 }
 
-/// Makes the headers of a service's response fit to travel; `micro-error`, `micro-node` and
-/// `micro-path` are only ever set by a node, so that a program can tell who speaks.
+/// Whether any header may be for us: most calls have none, and need not be asked for each of them.
+pub(crate) fn says_something(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("micro-"))
+}
+
+/// Headers of a program that are taken away unheard, with the reason: in a form that only nodes
+/// use, or in a spelling that some programs take for it. To be asked before [`clean_request`].
+pub(crate) fn unheard(headers: &HeaderMap) -> Vec<Ignored> {
+    let unheard =
+        headers.keys().filter(|name| is_reserved(name.as_str()) && label_key(name).is_none());
+    let why = "only nodes say this: it was taken away";
+    let ignored = |name: &HeaderName| Ignored { header: name.to_string(), why: why.to_owned() };
+    unheard.take(MOST_IGNORED).map(ignored).collect()
+}
+
+/// Ignored headers that are told.
+pub(crate) const MOST_IGNORED: usize = 32;
+
+/// Makes the headers of a service's response fit to travel; `micro-error`, `micro-node`,
+/// `micro-path` and `micro-route` are only ever set by a node, so that a program can tell who speaks.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
     let mut gone: SmallVec<[HeaderName; 4]> = SmallVec::new();
     for name in headers.keys() {
@@ -203,7 +227,7 @@ fn stem(name: &str) -> &[u8] {
 fn is_of_node(name: &str) -> bool {
     let rest = stem(name).strip_prefix(b"micro");
     let rest = rest.and_then(|rest| rest.strip_prefix(b"-").or_else(|| rest.strip_prefix(b"_")));
-    matches!(rest, Some(b"error" | b"node" | b"path"))
+    matches!(rest, Some(b"error" | b"node" | b"path" | b"route"))
 }
 
 /// Whether `name` is one of our own spellings that programs may not use.
@@ -277,7 +301,14 @@ mod tests {
 
     #[test]
     fn a_service_cannot_speak_as_a_node() {
-        for name in ["micro-error", "micro-node", "micro-path", "micro_error", "x-micro-node"] {
+        for name in [
+            "micro-error",
+            "micro-node",
+            "micro-path",
+            "micro-route",
+            "micro_error",
+            "x-micro-node",
+        ] {
             let mut headers = map(&[(name, "M1203"), ("etag", "1"), ("micro-id", "7")]);
             clean_response(&mut headers);
             assert_eq!(headers, map(&[("etag", "1"), ("micro-id", "7")]), "{name}");

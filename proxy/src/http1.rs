@@ -17,10 +17,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::AbortHandle;
 
 use crate::answer::{self, Form};
-use crate::begin::check_line;
+use crate::begin::{Beside, check_line};
 use crate::body::{Body, BoxError, Part};
 use crate::carry::{Held, Reply};
-use crate::deadline::Deadline;
 use crate::detect::Captured;
 use crate::error::Error;
 use crate::heads::RequestHead;
@@ -43,10 +42,11 @@ const LINE: usize = 8 * 1024;
 
 /// Serves one connection until it ends.
 pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
+    let local = io.local;
     let leaves = io.local_addr().is_ok_and(outside::may_leave);
     let service = service_fn(|request| {
         let shared = Arc::clone(shared);
-        async move { Ok::<_, Infallible>(call(shared, request, leaves).await) }
+        async move { Ok::<_, Infallible>(call(shared, request, local, leaves).await) }
     });
     let connection = Builder::new()
         .timer(TokioTimer::new())
@@ -75,10 +75,16 @@ pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
 }
 
 /// One call, from its head to the head of its response; the body of that carries the rest.
-async fn call(shared: Arc<Shared>, request: Request<Incoming>, leaves: bool) -> Response<Carried> {
+async fn call(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+    local: bool,
+    leaves: bool,
+) -> Response<Carried> {
     let began = Instant::now();
     let (mut parts, incoming) = request.into_parts();
     let form = Form::of(&parts.headers, false);
+    let mut beside = Beside { local, ..Beside::default() };
     let begun = match shared.calls.enter(shared.limits.calls) {
         Some(counted) => match check(&parts, shared.limits.head as usize) {
             Ok(path) => {
@@ -94,13 +100,12 @@ async fn call(shared: Arc<Shared>, request: Request<Incoming>, leaves: bool) -> 
                     authority: uri.authority,
                     headers: parts.headers,
                 });
-                let mut none = Deadline::default();
                 let body = Body::http1(incoming);
                 let begun = if absolute && leaves && shared.names_outside(&head) {
                     // Boxed, for it is the rare road.
                     Box::pin(shared.begin_outside(head, body)).await
                 } else {
-                    shared.begin(head, body, false, &mut none).await
+                    shared.begin(head, body, false, &mut beside).await
                 };
                 begun.map(|reply| (reply, counted))
             }
@@ -109,7 +114,10 @@ async fn call(shared: Arc<Shared>, request: Request<Incoming>, leaves: bool) -> 
         None => Err(Error::Overloaded { what: "this node is", limit: shared.limits.calls }),
     };
     match begun {
-        Ok((reply, counted)) => respond(shared, reply, counted, began),
+        Ok((mut reply, counted)) => {
+            beside.tell(&mut reply.headers);
+            respond(shared, reply, counted, began)
+        }
         Err(error) => {
             shared.metrics.call(Face::Http1, Outcome::from(&error), began.elapsed());
             let mut response = answer::response(&error, &shared.node_of(&error), &form);
@@ -118,6 +126,7 @@ async fn call(shared: Arc<Shared>, request: Request<Incoming>, leaves: bool) -> 
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }
+            beside.tell(response.headers_mut());
             let down = &shared.metrics.down;
             response.map(|body| Carried { source: Source::new(body, None, down), call: None })
         }

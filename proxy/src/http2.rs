@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use tokio::time::Sleep;
 
 use crate::answer::{self, Form};
-use crate::begin::{check_line, expects_continue};
+use crate::begin::{Beside, check_line, expects_continue};
 use crate::body::Body;
 use crate::carry::Reply;
-use crate::deadline::Deadline;
 use crate::detect::Captured;
 use crate::error::Error;
 use crate::heads::RequestHead;
@@ -53,6 +52,7 @@ const IDLE_TICKS: u32 = 40;
 
 /// Serves one connection until it ends.
 pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
+    let local = io.local;
     let handshake = h2::server::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -88,7 +88,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
         .await;
         match event {
             Event::Accepted(Some(Ok((request, respond)))) => {
-                tokio::spawn(call(Arc::clone(shared), request, respond));
+                tokio::spawn(call(Arc::clone(shared), request, respond, local));
             }
             Event::Accepted(Some(Err(error))) => {
                 return tracing::debug!(%error, "connection of a program ended");
@@ -165,13 +165,19 @@ impl Keepalive {
 }
 
 /// One call, from its head to its end.
-async fn call(shared: Arc<Shared>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+async fn call(
+    shared: Arc<Shared>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    local: bool,
+) {
     let began = Instant::now();
     let (parts, recv) = request.into_parts();
     let grpc = is_grpc(&parts.headers);
     let face = if grpc { Face::Grpc } else { Face::Http2 };
     let form = Form::of(&parts.headers, grpc);
-    let mut deadline = Deadline::default();
+    let bodiless = parts.method == Method::HEAD;
+    let mut beside = Beside { local, ..Beside::default() };
     let _counted: Option<InFlight>;
     let begun = match shared.calls.enter(shared.limits.calls) {
         Some(counted) => {
@@ -182,15 +188,9 @@ async fn call(shared: Arc<Shared>, request: Request<RecvStream>, mut respond: Se
                 // Fails only when the stream is gone, which is noticed below.
                 let _ = respond.send_informational(interim);
             }
-            match check_line(&parts.method, &parts.uri) {
-                Ok(path) => {
-                    let head = Box::new(RequestHead {
-                        method: parts.method,
-                        path,
-                        authority: parts.uri.into_parts().authority,
-                        headers: parts.headers,
-                    });
-                    let begin = shared.begin(head, Body::http2(recv), grpc, &mut deadline);
+            match head_of(parts) {
+                Ok(head) => {
+                    let begin = shared.begin(head, Body::http2(recv), grpc, &mut beside);
                     unless_reset(&mut respond, pin!(begin)).await
                 }
                 Err(error) => Err(error),
@@ -199,14 +199,22 @@ async fn call(shared: Arc<Shared>, request: Request<RecvStream>, mut respond: Se
         None => Err(Error::Overloaded { what: "this node is", limit: shared.limits.calls }),
     };
     let ended = match begun {
-        Ok(reply) => respond_with(&shared, reply, respond, grpc, &mut deadline).await,
+        Ok(reply) => respond_with(&shared, reply, &mut beside, respond, grpc).await,
         Err(error) => {
-            refuse(&shared, &error, &form, respond);
+            refuse(&shared, &error, &form, bodiless, &mut beside, respond);
             Err(error)
         }
     };
     let outcome = ended.as_ref().map_or_else(Outcome::from, |()| Outcome::Answered);
     shared.metrics.call(face, outcome, began.elapsed());
+}
+
+/// The head of a request. Takes all of it, so that nothing of it is copied with the call.
+fn head_of(parts: http::request::Parts) -> Result<Box<RequestHead>, Error> {
+    let path = check_line(&parts.method, &parts.uri)?;
+    let authority = parts.uri.into_parts().authority;
+    let (method, headers) = (parts.method, parts.headers);
+    Ok(Box::new(RequestHead { method, path, authority, headers }))
 }
 
 /// What `begin` gives, unless the caller resets the stream first.
@@ -228,9 +236,9 @@ async fn unless_reset(
 async fn respond_with(
     shared: &Shared,
     reply: Reply,
+    beside: &mut Beside,
     mut respond: SendResponse<Bytes>,
     grpc: bool,
-    deadline: &mut Deadline,
 ) -> Result<(), Error> {
     let Reply { status, headers, body, mut upload, mut held } = reply;
     let mut response = Response::new(());
@@ -239,12 +247,16 @@ async fn respond_with(
     // clients believe the status only if the head ends the stream. Over a link the end comes later.
     let whole = body.is_end() || (grpc && headers.contains_key("grpc-status"));
     *response.headers_mut() = headers;
+    beside.tell(response.headers_mut());
     let send = respond.send_response(response, whole).map_err(|_| Error::Cancelled)?;
     let source = Source::new(body, grpc.then_some(shared.limits.message), &shared.metrics.down);
     let source = source.of_service();
     let mut download = Pump::new(Box::new(source), Sink::http2(send));
-    let moved =
-        if whole { Ok(()) } else { relay::both_ways(&mut download, &mut upload, deadline).await };
+    let moved = if whole {
+        Ok(())
+    } else {
+        relay::both_ways(&mut download, &mut upload, &mut beside.deadline).await
+    };
     match &moved {
         Ok(()) if upload.is_none() => held.ended(),
         Ok(()) => {}
@@ -269,16 +281,25 @@ fn break_off(shared: &Shared, error: &Error, grpc: bool, download: &mut Pump) {
 }
 
 /// Answers with an error instead of a response.
-fn refuse(shared: &Shared, error: &Error, form: &Form, mut respond: SendResponse<Bytes>) {
+fn refuse(
+    shared: &Shared,
+    error: &Error,
+    form: &Form,
+    bodiless: bool,
+    beside: &mut Beside,
+    mut respond: SendResponse<Bytes>,
+) {
     if matches!(error, Error::Cancelled) {
         return respond.send_reset(sink::reason(proto::fault::Code::Cancelled));
     }
-    let (parts, body) = answer::response(error, &shared.node_of(error), form).into_parts();
-    let whole = body.is_end();
+    let (mut parts, body) = answer::response(error, &shared.node_of(error), form).into_parts();
+    beside.tell(&mut parts.headers);
+    // The answer to HEAD is a head, whatever it says (RFC 9110 §9.3.2).
+    let whole = body.is_end() || bodiless;
     let Ok(mut send) = respond.send_response(Response::from_parts(parts, ()), whole) else {
         return;
     };
-    if let Some(text) = body.into_full() {
+    if let Some(text) = body.into_full().filter(|_| !whole) {
         // A line or two: within any window worth the name, and buffered by the connection else.
         let _ = send.send_data(text, true);
     }
@@ -290,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_call_is_small_where_it_is_spawned() {
-        fn size<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
+        fn size<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
             size_of::<F>()
         }
         let size = size(call);

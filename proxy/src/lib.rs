@@ -15,12 +15,14 @@
 //! | `http1`, `http2` | one protocol of callers each |
 //! | `connect`, `socks` | proxies for programs that take one; `outside`: what is not of the network |
 //! | `tcp`, `splice` | bytes of any protocol, both ways, each with its own end |
-//! | `target`, `headers` | what a request asks for; what passes and what is stripped |
+//! | `target`, `host`, `headers` | what a request asks for; what passes and what is stripped |
+//! | `statics`, `via` | routes that local programs made, and go-micro's filters of routes |
 //! | `carry`, [`balance`] | choosing an instance, trying again where that is safe |
 //! | `deliver` | connections to the instances of this node |
 //! | `arrive`, `frames`, `heads` | calls of other nodes, and how a call looks on a stream |
 //! | [`body`], `sink`, `pump`, `message` | bytes moved, never decoded, with flow control end to end |
 //! | [`error`], `answer` | what went wrong, and how each protocol says so |
+//! | [`explain`] | why a call goes where it goes, as one value |
 //! | [`own`] | the services that this node itself serves |
 //!
 //! Bodies are never decoded and never buffered beyond a named bound. A request that may have
@@ -38,9 +40,11 @@ mod deadline;
 mod deliver;
 mod detect;
 pub mod error;
+pub mod explain;
 mod frames;
 mod headers;
 mod heads;
+mod host;
 mod http1;
 mod http2;
 pub mod limits;
@@ -60,17 +64,21 @@ mod socket;
 mod socks;
 mod source;
 mod splice;
+mod statics;
 mod strict;
 mod target;
 mod tcp;
 mod turn_away;
+mod via;
 
 pub use body::Body;
 pub use error::Error;
+pub use explain::{Explanation, Spoken};
 pub use limits::Limits;
 pub use message::TooLong;
 pub use proxy::{Admit, Config, Drain, Proxy, Stranger};
 pub use registrar::{Registrar, RegistrarError};
 pub use routes::Published;
-pub use target::asked;
+pub use target::{Wanted, asked};
 pub use tcp::Destination;
+pub use via::Via;

@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::balance::Fresh;
 use crate::error::Error;
 
 /// How a call reached this node.
@@ -75,6 +76,44 @@ struct TurnedLabels {
     reason: Turned,
 }
 
+/// What became of an instance in the eyes of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum Turn {
+    Ejected,
+    Refusing,
+    Back,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TurnLabels {
+    change: Turn,
+}
+
+/// How often instances were put out and came back. A handle.
+#[derive(Clone)]
+pub(crate) struct Instances(Family<TurnLabels, Counter>);
+
+impl Instances {
+    fn new() -> Self {
+        let all = Family::<TurnLabels, Counter>::default();
+        for change in [Turn::Ejected, Turn::Refusing, Turn::Back] {
+            // Shown from the beginning: a rate of what was never there is no number.
+            drop(all.get_or_create(&TurnLabels { change }));
+        }
+        Self(all)
+    }
+
+    pub(crate) fn count(&self, fresh: Fresh) {
+        for (change, count) in [
+            (Turn::Ejected, fresh.ejected),
+            (Turn::Refusing, fresh.refusing),
+            (Turn::Back, fresh.back),
+        ] {
+            self.0.get_or_create(&TurnLabels { change }).inc_by(u64::from(count));
+        }
+    }
+}
+
 /// Counters of one proxy; the hot ones are looked up once.
 pub(crate) struct Metrics {
     calls: Family<CallLabels, Counter>,
@@ -86,6 +125,7 @@ pub(crate) struct Metrics {
     mirrored: Counter,
     mirror_missed: Counter,
     denied: Counter,
+    pub(crate) instances: Instances,
     pub(crate) up: Counter,
     pub(crate) down: Counter,
     pub(crate) in_flight: Gauge,
@@ -109,6 +149,7 @@ impl Metrics {
             mirrored: Counter::default(),
             mirror_missed: Counter::default(),
             denied: Counter::default(),
+            instances: Instances::new(),
             up: Counter::default(),
             down: Counter::default(),
             in_flight: Gauge::default(),
@@ -131,6 +172,8 @@ impl Metrics {
         registry.register("mirror_missed", help, self.mirror_missed.clone());
         let help = "Further attempts not made, for the budget of the service was used up";
         registry.register("retries_denied", help, self.denied.clone());
+        let help = "Instances put out by failed calls, found to take none, and back again";
+        registry.register("instances", help, self.instances.0.clone());
         registry.register("in_flight", "Calls being carried now", self.in_flight.clone());
         registry.register("connections", "Connections of programs", self.connections.clone());
         registry.register_with_unit(
@@ -201,6 +244,7 @@ mod tests {
         metrics.register(&mut registry);
         metrics.call(Face::Link, Outcome::from(&Error::Draining), Duration::from_millis(1));
         metrics.turned(Turned::Silent);
+        metrics.instances.count(Fresh { ejected: 2, ..Fresh::default() });
         metrics.up.inc_by(5);
         metrics.down.inc_by(7);
         let mut text = String::new();
@@ -208,6 +252,7 @@ mod tests {
         for line in [
             "proxy_calls_total{face=\"Link\",outcome=\"Unavailable\"} 1",
             "proxy_turned_away_total{reason=\"Silent\"} 1",
+            "proxy_instances_total{change=\"Ejected\"} 2",
             "proxy_request_body_bytes_total 5",
             "proxy_response_body_bytes_total 7",
             "proxy_call_duration_seconds_count 1",

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::heads::RequestHead;
 use crate::proxy::Shared;
 use crate::source::Source;
-use crate::{headers, target};
+use crate::{headers, host, target};
 
 /// Until somebody out there has taken a connection: as long as browsers' own attempts.
 const CONNECT: Duration = Duration::from_secs(20);
@@ -54,7 +54,7 @@ impl Shared {
     pub(crate) fn names_outside(&self, head: &RequestHead) -> bool {
         let Some(authority) = &head.authority else { return false };
         let routes = self.routes.load();
-        let is_known = |name: &str| target::known_by(name, &head.headers, &routes).is_some();
+        let is_known = |name: &str| host::known_by(name, &head.headers, &routes).is_some();
         is_outside(authority.host()) && !target::names(head, false).any(is_known)
     }
 

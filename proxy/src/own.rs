@@ -48,6 +48,11 @@ pub trait OwnService: Send + Sync {
     fn serve(&self, request: http::Request<Body>) -> BoxFuture<'static, http::Response<Body>>;
 }
 
+/// Marks a request, as an extension of it, whose caller is a program on this machine that the node
+/// serves: only such may change what the node does.
+#[derive(Clone, Copy, Debug)]
+pub struct Local;
+
 /// What our services ask of the node beyond registrations.
 pub trait Admin: Send + Sync {
     /// Tries to link with nodes at these addresses, `host` or `host:port` each. Answers when the
@@ -107,6 +112,11 @@ impl Own {
     #[must_use]
     pub fn has(service: &str) -> bool {
         Self::NAMES.contains(&service)
+    }
+
+    /// The name of the network.
+    pub(crate) fn network(&self) -> &str {
+        self.0.network_name()
     }
 
     /// From now on health says that this node serves no more; watchers of it are told.

@@ -94,7 +94,7 @@ impl Proxy {
             own: config.own,
             admit: config.admit,
             deliver: Deliver::new(Arc::clone(&limits)),
-            balance: Balance::new(limits.calls_per_instance),
+            balance: Balance::new(limits.calls_per_instance, metrics.instances.clone()),
             calls: load(),
             arrivals: load(),
             metrics,

@@ -39,6 +39,16 @@ pub(crate) struct Ruled {
     pub(crate) spill: Option<(u8, u8)>,
 }
 
+impl Ruled {
+    /// Of a call about which nothing is decided yet.
+    pub(crate) fn of(call: &Call, chance: u64) -> Self {
+        let caller = call.head.headers.get(MICRO_FROM_SERVICE);
+        let caller = caller.and_then(|caller| caller.to_str().ok()).unwrap_or_default().to_owned();
+        let (attempts, affinity, spill) = (None, None, None);
+        Self { chance, endpoint: endpoint(call), caller, attempts, affinity, spill }
+    }
+}
+
 /// What is to be done with a call before it is carried.
 struct First {
     rule: String,
@@ -70,17 +80,8 @@ impl Shared {
         let routes = self.routes.load();
         // Looked at before anything is made for it: most services have no rules.
         routes.service(&call.service)?.rules()?;
-        let headers = &call.head.headers;
-        let caller = headers.get(MICRO_FROM_SERVICE).and_then(|caller| caller.to_str().ok());
-        let ruled = Ruled {
-            chance: self.balance.chance(),
-            endpoint: endpoint(call),
-            caller: caller.unwrap_or_default().to_owned(),
-            attempts: None,
-            affinity: None,
-            spill: None,
-        };
-        let fields = Fields(headers);
+        let ruled = Ruled::of(call, self.balance.chance());
+        let fields = Fields(&call.head.headers);
         let decision = self.decide(call, &ruled, &fields, &routes);
         let (rule, _) = decision.rule?;
         let rate = decision.rate.map(|(rate, key)| {
@@ -110,7 +111,19 @@ impl Shared {
         fields: &'a Fields<'a>,
         routes: &'a Routes,
     ) -> Decision<'a> {
-        let view = RequestView {
+        let view = self.view(call, ruled, fields, routes);
+        routes.decide(&call.service, &view, tunnel::config::wall())
+    }
+
+    /// A call as rules see it.
+    pub(crate) fn view<'a>(
+        &'a self,
+        call: &'a Call,
+        ruled: &'a Ruled,
+        fields: &'a Fields<'a>,
+        routes: &'a Routes,
+    ) -> RequestView<'a> {
+        RequestView {
             endpoint: &ruled.endpoint,
             headers: fields,
             caller: &ruled.caller,
@@ -119,8 +132,7 @@ impl Shared {
             node_labels: routes.node(&self.me).map_or(&self.no_labels, |node| &node.labels),
             selector: &call.selector,
             chance: ruled.chance,
-        };
-        routes.decide(&call.service, &view, tunnel::config::wall())
+        }
     }
 
     async fn first(
@@ -169,7 +181,7 @@ impl Shared {
         };
         copy.service = mirror.target.service.as_str().to_owned();
         copy.selector = mirror.target.selector;
-        copy.ruled = None;
+        (copy.ruled, copy.via, copy.named) = (None, None, None);
         copy.head.headers.insert(MICRO_MIRROR, HeaderValue::from_static("1"));
         self.metrics.mirrored();
         let (shared, mut deadline) = (Arc::clone(self), deadline.again());

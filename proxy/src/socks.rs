@@ -138,10 +138,8 @@ async fn begin(
             authority: Some(authority),
             headers: HeaderMap::new(),
         };
-        match shared.meaning(&mut head, Asked::default(), false) {
-            Ok(Meaning::Service(service, selector)) => {
-                return shared.connect(service, selector, head.headers).await;
-            }
+        match shared.meaning(&mut head, Asked::default(), false, &mut Vec::new()) {
+            Ok(Meaning::Service(meant)) => return shared.connect(meant, head.headers).await,
             // Ours are spoken to in gRPC, at this port.
             Ok(Meaning::Own) => {}
             Err(error @ Error::NoService(_)) => unknown = error,

@@ -7,11 +7,14 @@ use proto::{Selector, ServiceName};
 use router::{Routes, ServiceRoutes};
 
 use crate::error::Error;
+use crate::explain::Ignored;
 use crate::headers::{
     self, Asked, MICRO_LABEL, MICRO_NAMESPACE, MICRO_NODE, MICRO_REGION, MICRO_SELECT,
     MICRO_STICKY, MICRO_VERSION,
 };
 use crate::heads::RequestHead;
+use crate::host::Implied;
+use crate::via::Via;
 
 /// Suffixes under which a service has a name that every HTTP client can use.
 const SUFFIXES: [&str; 2] = [".localhost", ".micro.internal"];
@@ -94,38 +97,25 @@ pub(crate) fn known(name: &str, headers: &HeaderMap, routes: &Routes) -> Option<
     None
 }
 
-/// The service that a name means, and the version where it says one: `v2.greeter` is version `v2`
-/// of `greeter`, unless something has the whole of it for its name.
-pub(crate) fn known_by<'a>(
-    name: &str,
-    headers: &HeaderMap,
-    routes: &'a Routes,
-) -> Option<(&'a ServiceRoutes, Option<String>)> {
-    if let Some(known) = known(name, headers, routes) {
-        return Some((routes.service(&known)?, None));
-    }
-    let (version, rest) = selector::version_of_host(name)?;
-    let service = routes.service(&known(rest, headers, routes)?)?;
-    Some((service, Some(version.to_ascii_lowercase())))
-}
-
-/// The version that a host or a path asks for. That of a path (`/v2/orders`) only where instances
-/// of the service have it: else it is the service's own business.
+/// What a host and a path ask for. The version of a path (`/v2/orders`) only where the host says
+/// none and instances of the service have it: else it is the service's own business.
 pub(crate) fn implied(
     head: &RequestHead,
     grpc: bool,
-    of_host: Option<String>,
+    of_host: Implied,
     service: &ServiceRoutes,
-) -> Option<String> {
-    of_host.or_else(|| {
+) -> Implied {
+    let version = of_host.version.or_else(|| {
         let version = selector::version_of_path(head.path.path()).filter(|_| !grpc)?;
         let carried = service.has_label(selector::VERSION, version);
         carried.then(|| version.to_owned())
-    })
+    });
+    Implied { version, ..of_host }
 }
 
 /// What the instance must be like; takes the headers that say so, for they are meant for this call
-/// and not for what the service calls in turn, except those that `Micro-Sticky` names.
+/// and not for what the service calls in turn, except those that `Micro-Sticky` names. Those that did
+/// not count are added to `ignored`.
 ///
 /// # Errors
 /// [`Error::Filter`] for a filter that cannot be read: it is never ignored. [`Error::Malformed`]
@@ -133,10 +123,14 @@ pub(crate) fn implied(
 pub(crate) fn take_selector(
     headers: &mut HeaderMap,
     asked: Asked,
-    version: Option<String>,
+    implied: Implied,
     service: &ServiceRoutes,
     routes: &Routes,
+    ignored: &mut Vec<Ignored>,
 ) -> Result<Selector, Error> {
+    if asked.is_empty() && implied.is_nothing() && !headers::says_something(headers) {
+        return Ok(Selector::default());
+    }
     let mut all = Vec::new();
     let sticky = headers.get(MICRO_STICKY).cloned();
     let stays = |name: &HeaderName| {
@@ -152,19 +146,18 @@ pub(crate) fn take_selector(
             headers.remove(&name);
         }
     }
-    let mut explicit = false;
+    let (mut version_is_said, mut region_is_said) = (false, false);
     for (name, key) in [(MICRO_VERSION, selector::VERSION), (MICRO_REGION, selector::REGION)] {
         let Some(value) = headers.get(&name) else { continue };
         all.push(Requirement::any_of(key, text(value)?).map_err(bad(&name))?);
-        explicit |= key == selector::VERSION;
+        version_is_said |= key == selector::VERSION;
+        region_is_said |= key == selector::REGION;
         if !stays(&name) {
             headers.remove(&name);
         }
     }
-    if let Some(version) = version.filter(|_| !explicit) {
-        let one = Requirement::equals(selector::VERSION, &version);
-        all.push(one.map_err(bad(&MICRO_VERSION))?);
-    }
+    let implied = implied.requirements(version_is_said, region_is_said);
+    all.extend(implied.map_err(bad(&header::HOST))?);
     if let Some(value) = headers.remove(MICRO_NODE) {
         let wanted = text(&value)?;
         // By name, as labels have it, or by id.
@@ -175,7 +168,10 @@ pub(crate) fn take_selector(
     for (name, value) in asked {
         let key = headers::label_key(&name).and_then(|key| service.label_key(key));
         let Some(key) = key else {
-            tracing::debug!(header = %name, "no instance carries such a label: ignored");
+            if ignored.len() < headers::MOST_IGNORED {
+                let why = "no instance carries such a label".to_owned();
+                ignored.push(Ignored { header: name.to_string(), why });
+            }
             continue;
         };
         all.push(Requirement::equals(key, text(&value)?).map_err(bad(&name))?);
@@ -189,7 +185,18 @@ pub(crate) fn take_selector(
     Selector::of(all).map_err(bad(&MICRO_SELECT))
 }
 
-/// What these headers ask of an instance of a service, read as those of a call are; what is left of
+/// What headers ask, read as those of a call are.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// What the instance must be like.
+    pub selector: Selector,
+    /// Which routes the call may take.
+    pub via: Option<Box<Via>>,
+    /// Headers that do not count.
+    pub ignored: Vec<Ignored>,
+}
+
+/// What these headers ask of an instance of a service in the network of this name; what is left of
 /// them is what rules see.
 ///
 /// # Errors
@@ -198,9 +205,14 @@ pub fn asked(
     headers: &mut HeaderMap,
     service: &ServiceRoutes,
     routes: &Routes,
-) -> Result<Selector, Error> {
+    network: &str,
+) -> Result<Wanted, Error> {
+    let mut ignored = headers::unheard(headers);
     let asked = headers::clean_request(headers)?;
-    take_selector(headers, asked, None, service, routes)
+    let implied = Implied::default();
+    let selector = take_selector(headers, asked, implied, service, routes, &mut ignored)?;
+    let via = Via::take(headers, network, routes)?;
+    Ok(Wanted { selector, via, ignored })
 }
 
 fn bad(name: &HeaderName) -> impl FnOnce(BadSelector) -> Error + use<'_> {
@@ -246,6 +258,7 @@ mod tests {
     use router::{Instance, InstanceKey};
 
     use super::*;
+    use crate::host::known_by;
 
     fn head(path: &'static str, authority: &'static str) -> RequestHead {
         RequestHead {
@@ -361,8 +374,10 @@ mod tests {
             .map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v)))
             .collect();
         let service = routes.service("greeter").unwrap();
-        let selector = headers::clean_request(&mut headers)
-            .and_then(|asked| take_selector(&mut headers, asked, None, service, &routes));
+        let selector = headers::clean_request(&mut headers).and_then(|asked| {
+            let implied = Implied::default();
+            take_selector(&mut headers, asked, implied, service, &routes, &mut Vec::new())
+        });
         let kept = headers.keys().map(ToString::to_string).collect();
         (selector.map(|s| s.to_string()).map_err(|error| error.to_string()), kept)
     }
@@ -432,7 +447,7 @@ mod tests {
         let none = HeaderMap::new();
         let by = |name| {
             known_by(name, &none, &routes)
-                .map(|(service, version)| (service.name.to_string(), version))
+                .map(|(service, implied)| (service.name.to_string(), implied.version))
         };
         let greeter = "greeter".to_owned();
         assert_eq!(by("greeter"), Some((greeter.clone(), None)));
@@ -440,7 +455,8 @@ mod tests {
         assert_eq!(by("v9.greeter"), Some((greeter, Some("v9".into()))));
         assert_eq!(by("www.greeter"), None);
         let service = routes.service("greeter").unwrap();
-        let of = |path, grpc| implied(&head(path, "greeter"), grpc, None, service);
+        let of =
+            |path, grpc| implied(&head(path, "greeter"), grpc, Implied::default(), service).version;
         assert_eq!(of("/v2/orders", false), Some("v2".into()));
         assert_eq!(of("/v3/orders", false), None, "no instance has it");
         assert_eq!(of("/v2/orders", true), None);

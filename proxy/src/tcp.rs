@@ -9,6 +9,7 @@ use http::HeaderMap;
 use proto::Selector;
 use tokio::net::TcpStream;
 
+use crate::begin::Meant;
 use crate::carry::raw::Connected;
 use crate::error::Error;
 use crate::metrics::{Face, Outcome, Turned};
@@ -45,7 +46,9 @@ pub(crate) async fn serve(
     let began = Instant::now();
     let counted = shared.calls.enter(shared.limits.calls);
     let connected = if counted.is_some() {
-        shared.connect(to.service.clone(), to.selector.clone(), HeaderMap::new()).await
+        let (service, selector) = (to.service.clone(), to.selector.clone());
+        let meant = Meant { service, selector, via: None, named: None };
+        shared.connect(meant, HeaderMap::new()).await
     } else {
         Err(Error::Overloaded { what: "this node is", limit: shared.limits.calls })
     };

@@ -40,7 +40,7 @@ async fn tell(mut stream: TcpStream, error: &Error, node: &str) {
         Ok((Protocol::Http1 | Protocol::Connect, _)) => {
             http1(stream, error, node, &Form::Text).await
         }
-        Ok((Protocol::Http2, seen)) => http2(Captured::new(stream, seen), error, node).await,
+        Ok((Protocol::Http2, seen)) => http2(Captured::new(stream, seen, false), error, node).await,
         Ok((Protocol::Socks | Protocol::Unknown, _)) | Err(_) => {}
     }
 }

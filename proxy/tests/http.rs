@@ -336,3 +336,23 @@ async fn a_service_at_the_proxy_s_own_port_is_not_called_for_ever() {
     let answer = say(world.here.address, request).await;
     assert!(answer.contains("micro-error: M1008"), "{answer}");
 }
+
+#[tokio::test]
+async fn the_refusal_of_a_head_request_over_http2_has_no_body() {
+    let world = World::new().await;
+    let socket = TcpStream::connect(world.here.address).await.unwrap();
+    let (mut send, connection) = h2::client::handshake(socket).await.unwrap();
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    let request = http::Request::head("http://nobody/").body(()).unwrap();
+    let (response, _) = send.send_request(request, true).unwrap();
+    let response = soon(response).await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["micro-error"]),
+        (404, &"M1203".parse().unwrap())
+    );
+    assert!(response.headers().contains_key("content-length"), "as GET would have it");
+    let mut body = response.into_body();
+    assert!(soon(body.data()).await.is_none(), "a client takes a byte for an error of protocol");
+}

@@ -14,6 +14,8 @@ mod calls;
 mod network;
 #[path = "own_services/registry.rs"]
 mod registry;
+#[path = "own_services/table.rs"]
+mod table;
 #[path = "own_services/tools.rs"]
 mod tools;
 #[path = "own_services/watch.rs"]

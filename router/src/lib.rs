@@ -48,4 +48,5 @@ pub use routes::{
     Routes, ServiceRoutes, VersionInfo,
 };
 pub use rules::{Decision, Explanation, Headers, RequestView, Rules};
+pub use services::locality;
 pub use timer::Timer;

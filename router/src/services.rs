@@ -63,16 +63,33 @@ fn group(here: bool, node: &Node, me: &Node, cost: Cost) -> u32 {
     if here {
         return 0;
     }
-    let same_region = !me.region.is_empty() && node.region == me.region;
-    let zone = me.labels.get("zone");
-    if same_region && zone.is_some() && node.labels.get("zone") == zone {
+    let same_region = !region(me).is_empty() && region(node) == region(me);
+    if same_region && zone(me).is_some() && zone(node) == zone(me) {
         1
     } else if same_region {
         2
     } else {
-        let band = BANDS.partition_point(|bound| *bound < cost.as_micros());
-        3 + u32::try_from(band).expect("there are few bands")
+        locality(cost)
     }
+}
+
+/// The locality of an instance of which nothing is known but what the path to it costs.
+#[must_use]
+pub fn locality(cost: Cost) -> u32 {
+    if !cost.is_finite() {
+        return UNREACHABLE;
+    }
+    let band = BANDS.partition_point(|bound| *bound < cost.as_micros());
+    3 + u32::try_from(band).expect("there are few bands")
+}
+
+fn region(node: &Node) -> &str {
+    let labelled = || node.labels.get("topology.kubernetes.io/region").unwrap_or_default();
+    if node.region.is_empty() { labelled() } else { &node.region }
+}
+
+fn zone(node: &Node) -> Option<&str> {
+    node.labels.get("zone").or_else(|| node.labels.get("topology.kubernetes.io/zone"))
 }
 
 /// The instances that a record offers.
@@ -83,8 +100,12 @@ pub(crate) fn instances(name: &ServiceName, service: &Service, place: &Place<'_>
     let mut all = Vec::new();
     for version in &service.versions {
         let of_version = of_node.overlaid(&version.metadata);
-        let text: Arc<str> = version.version.as_str().into();
         all.extend(version.instances.iter().map(|instance| {
+            let said = well_known(of_version.overlaid(&instance.metadata));
+            let text: Arc<str> = match (&*version.version, said.get(KUBERNETES_VERSION)) {
+                (LATEST, Some(labelled)) => labelled.into(),
+                (own, _) => own.into(),
+            };
             let facts: LabelSet = [
                 ("node", &*place.node.name),
                 ("protocol", instance.protocol.name()),
@@ -99,8 +120,8 @@ pub(crate) fn instances(name: &ServiceName, service: &Service, place: &Place<'_>
                 here: place.here,
                 address: instance.address.as_str().into(),
                 protocol: instance.protocol,
-                version: text.clone(),
-                labels: of_version.overlaid(&instance.metadata).overlaid(&facts),
+                version: version.version.as_str().into(),
+                labels: said.overlaid(&facts),
                 metadata: instance.metadata.clone(),
                 cost: place.cost,
                 group: place.group,
@@ -108,6 +129,31 @@ pub(crate) fn instances(name: &ServiceName, service: &Service, place: &Place<'_>
         }));
     }
     all
+}
+
+/// The label whose value is the version.
+const VERSION: &str = "version";
+/// What go-micro calls the version of a program that says none.
+const LATEST: &str = "latest";
+
+/// The version of a program by its labels in Kubernetes, for one that registers none.
+const KUBERNETES_VERSION: &str = "app.kubernetes.io/version";
+
+/// Well-known labels of Kubernetes, and what they are called here
+/// (kubernetes.io, "Well-Known Labels" and "Recommended Labels").
+const WELL_KNOWN: [(&str, &str); 3] = [
+    (KUBERNETES_VERSION, VERSION),
+    ("topology.kubernetes.io/region", "region"),
+    ("topology.kubernetes.io/zone", "zone"),
+];
+
+/// `labels`, and what well-known ones of Kubernetes say where nothing else does.
+pub(crate) fn well_known(labels: LabelSet) -> LabelSet {
+    let is_said = |key: &str| labels.get(key).is_some_and(|value| !value.is_empty());
+    let also = WELL_KNOWN.iter().filter(|(_, ours)| !is_said(ours));
+    let also: LabelSet =
+        also.filter_map(|(theirs, ours)| Some((*ours, labels.get(theirs)?))).collect();
+    labels.overlaid(&also)
 }
 
 /// What is said of each version; of several records the first has the word.
@@ -151,4 +197,24 @@ fn key(service: &ServiceName, node: &NodeId, instance: &str) -> InstanceKey {
     hash.update(instance.as_bytes());
     let [a, b, c, d, e, f, g, h, ..] = *hash.finalize().as_bytes();
     InstanceKey(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(labels: &[(&str, &str)]) -> String {
+        well_known(labels.iter().copied().collect()).to_string()
+    }
+
+    #[test]
+    fn what_kubernetes_says_counts_where_nothing_else_is_said() {
+        let zone = ("topology.kubernetes.io/zone", "b");
+        assert_eq!(said(&[zone]), "topology.kubernetes.io/zone=b,zone=b");
+        assert_eq!(said(&[zone, ("zone", "a")]), "topology.kubernetes.io/zone=b,zone=a");
+        let region = ("topology.kubernetes.io/region", "eu/fra");
+        assert!(said(&[region, ("region", "")]).starts_with("region=eu/fra,"));
+        let version = ("app.kubernetes.io/version", "1.4.0");
+        assert_eq!(said(&[version]), "app.kubernetes.io/version=1.4.0,version=1.4.0");
+    }
 }

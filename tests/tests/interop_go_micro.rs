@@ -175,6 +175,27 @@ fn ten_thousand_messages_cross_a_bidirectional_stream_in_order() {
 }
 
 #[test]
+fn a_route_that_a_go_micro_program_creates_is_used_by_a_real_call() {
+    let Some((lab, micro)) = ready() else { return };
+    let pair = Pair::up(&lab, &micro);
+    let alias = "go.micro.srv.alias";
+    let call = |host| pair.ask_from(host, &["unknown", alias])["error"]["code"].clone();
+    assert_eq!(call(Host::Us), 404);
+    let made = pair.ask_from(Host::Us, &["route", "create", alias, ADDRESS]);
+    assert_eq!(made["error"], Value::Null, "{made}");
+    assert_eq!(call(Host::Us), Value::Null, "the greeter answers under another name");
+    assert_eq!(call(Host::Laptop), 404, "it is a route of the other node alone");
+    let again = pair.ask_from(Host::Us, &["route", "create", alias, ADDRESS]);
+    assert_eq!(again["error"]["detail"], "route already exists", "{again}");
+    let listed = pair.ask_from(Host::Us, &["route", "list"]);
+    for name in [alias, GREETER] {
+        assert!(listed["names"].as_array().unwrap().contains(&json!(name)), "{listed}");
+    }
+    pair.ask_from(Host::Us, &["route", "delete", alias, ADDRESS]);
+    assert_eq!(call(Host::Us), 404);
+}
+
+#[test]
 fn a_killed_service_is_gone_everywhere_with_its_lease_and_watchers_are_told() {
     let Some((lab, micro)) = ready() else { return };
     let mut pair = Pair::up(&lab, &micro);

@@ -168,7 +168,7 @@ impl Rules for Face {
                 throws: THROWS,
             };
             let why = why::why(State(self.node()?), Body(ask)).await?.0.body;
-            let looked = |one: api::WhyRule| pb::Looked {
+            let looked = |one: proxy::explain::Passed| pb::Looked {
                 rule: one.rule,
                 matches: one.matches,
                 why: one.why,
@@ -185,12 +185,12 @@ impl Rules for Face {
                 instances: one.instances,
             };
             Ok(pb::TestResponse {
-                service: why.service,
-                revision: why.revision.unwrap_or_default(),
-                author_name: why.author_name,
-                rules: why.rules.into_iter().map(looked).collect(),
+                service: why.told.service,
+                revision: why.told.revision.unwrap_or_default(),
+                author_name: why.told.author_name,
+                rules: why.told.rules.into_iter().map(looked).collect(),
                 outcomes: why.outcomes.into_iter().map(outcome).collect(),
-                none: why.none.unwrap_or_default(),
+                none: why.told.none.unwrap_or_default(),
             })
         })
     }

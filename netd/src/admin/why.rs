@@ -7,6 +7,8 @@ use axum::extract::State;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use proto::rule::mix;
 use proto::{LabelSet, Selector};
+use proxy::Wanted;
+use proxy::explain::{Explanation, Spoken};
 use router::{Decision, Headers, Lookup, RequestView, Routes, ServiceRoutes};
 
 use super::answer::{Answer, Body, document, malformed};
@@ -49,7 +51,7 @@ pub(super) async fn why(
     let caller = headers.get("micro-from-service").and_then(|value| value.to_str().ok());
     let caller = if ask.caller.is_empty() { caller.unwrap_or_default() } else { &ask.caller };
     let caller = caller.to_owned();
-    let selector = selector(&ask.select, &mut headers, service, &routes)?;
+    let wanted = wanted(&ask.select, &mut headers, service, &routes, &node.network_name)?;
     let (given, none, id) = (Given(headers), LabelSet::default(), node.me.to_string());
     let view = RequestView {
         endpoint: &ask.endpoint,
@@ -58,11 +60,21 @@ pub(super) async fn why(
         node_name: &node.name,
         node_id: &id,
         node_labels: routes.node(&node.me).map_or(&none, |me| &me.labels),
-        selector: &selector,
+        selector: &wanted.selector,
         chance: u64::from_be_bytes(tunnel::identity::random()),
     };
     let outcomes = outcomes(&routes, service, &view, ask.throws);
-    document("Why", api::Why { outcomes, ..explained(&routes, service, &view)? })
+    // A path of gRPC is never asked about: rules see `Struct.Method`.
+    let grpc = !ask.endpoint.is_empty() && !ask.endpoint.starts_with('/');
+    let spoken = if grpc { Spoken::Grpc } else { Spoken::Http };
+    let via = wanted.via.as_deref();
+    let told = node.proxy.explain(&routes, service.name.as_str(), &view, spoken, via);
+    let told = Explanation { ignored: wanted.ignored, ..told };
+    let decides = told.rules.last().filter(|last| last.matches).and_then(|last| {
+        let rules = &service.rules()?.set().rules;
+        rules.iter().find(|rule| rule.name == last.rule).map(form::Rule::of)
+    });
+    document("Why", api::Why { told, decides, outcomes })
 }
 
 fn headers(given: &[(String, String)]) -> Result<HeaderMap, Problem> {
@@ -75,44 +87,22 @@ fn headers(given: &[(String, String)]) -> Result<HeaderMap, Problem> {
     Ok(all)
 }
 
-fn selector(
+fn wanted(
     select: &str,
     headers: &mut HeaderMap,
     service: &ServiceRoutes,
     routes: &Routes,
-) -> Result<Selector, Problem> {
+    network: &str,
+) -> Result<Wanted, Problem> {
     let wrong = |why: &dyn std::fmt::Display| {
         Problem::new("M4001", Exit::Usage, "what is asked of the instance cannot be read")
             .why(why.to_string())
             .attempt(format!("micro network why {} --select version=v2", service.name), "")
     };
     let own: Selector = select.parse().map_err(|why| wrong(&why))?;
-    let more = proxy::asked(headers, service, routes).map_err(|why| wrong(&why))?;
-    Selector::of(own.iter().chain(&more).cloned()).map_err(|why| wrong(&why))
-}
-
-/// What the router explains, with names for people added.
-fn explained(
-    routes: &Routes,
-    service: &ServiceRoutes,
-    view: &RequestView<'_>,
-) -> Result<api::Why, Problem> {
-    let explained = routes.explain(service.name.as_str(), view, member::now());
-    let decides = explained.looked_at.last().filter(|last| last.obstacle.is_none());
-    let decides = decides.and_then(|last| {
-        let rules = &service.rules()?.set().rules;
-        rules.iter().find(|rule| rule.name == last.rule).map(form::Rule::of)
-    });
-    let why: Result<api::Why, _> = serde_json::from_str(&explained.to_json());
-    let mut why = why.map_err(|why| Problem::bug(format!("an explanation is no JSON: {why}")))?;
-    why.decides = decides;
-    if let Some((_, author)) = explained.rules {
-        why.author_name = Node::name_of(routes, &author);
-    }
-    for (told, one) in why.candidates.iter_mut().zip(&explained.candidates) {
-        told.node_name = Node::name_of(routes, &one.node);
-    }
-    Ok(why)
+    let more = proxy::asked(headers, service, routes, network).map_err(|why| wrong(&why))?;
+    let all = own.iter().chain(more.selector.iter()).cloned();
+    Ok(Wanted { selector: Selector::of(all).map_err(|why| wrong(&why))?, ..more })
 }
 
 /// What becomes of how many calls like this one.

@@ -120,76 +120,17 @@ pub struct WhyRequest {
     pub throws: u32,
 }
 
-/// The answer to [`WhyRequest`], kind `Why`: what the router explains, with the names of nodes.
+/// The answer to [`WhyRequest`], kind `Why`: what the node explains, and what only operators ask.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Why {
-    /// The service.
-    pub service: String,
-    /// What was asked of the instance.
-    pub asked: String,
-    /// The revision of the rules, where there are any.
-    pub revision: Option<u64>,
-    /// The id of the node that wrote them.
-    pub author: String,
-    /// Its name.
-    pub author_name: String,
-    /// The rules that were looked at, in turn.
-    pub rules: Vec<WhyRule>,
-    /// The subset that was chosen.
-    pub subset: Option<String>,
-    /// Whether it is diverted.
-    pub diverted: bool,
-    /// What narrowed the choice beyond what is required, in turn.
-    pub narrowed: Vec<WhyNarrowed>,
-    /// Every instance with its verdict, nearest first.
-    pub candidates: Vec<WhyCandidate>,
-    /// Why there is none.
-    pub none: Option<String>,
+    /// The explanation.
+    #[serde(flatten)]
+    pub told: proxy::Explanation,
     /// The rule that decides, as it is written.
     pub decides: Option<crate::rules::form::Rule>,
     /// What becomes of how many calls like this one, the most first; empty unless asked for.
     pub outcomes: Vec<WhyOutcome>,
-}
-
-/// A rule of [`Why`].
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct WhyRule {
-    /// Its name.
-    pub rule: String,
-    /// Whether it decides.
-    pub matches: bool,
-    /// Why it is not for this call.
-    pub why: String,
-}
-
-/// What narrowed the choice of [`Why`].
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct WhyNarrowed {
-    /// What it was.
-    pub by: String,
-}
-
-/// An instance of [`Why`].
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct WhyCandidate {
-    /// The id the instance registered with.
-    pub instance: String,
-    /// Where it listens.
-    pub address: String,
-    /// The id of its node.
-    pub node: String,
-    /// The name of its node.
-    pub node_name: String,
-    /// Microseconds; absent when unreachable.
-    pub cost_us: Option<u64>,
-    /// Whether the call goes to one of these.
-    pub nearest: bool,
-    /// What was found.
-    pub verdict: String,
 }
 
 /// What becomes of some calls.

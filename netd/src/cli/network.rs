@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::{
     Global, block, demo, divert, down, graph, invite, join, label, nodes, ping, routes, services,
-    status, up, wait, why,
+    status, trace, up, wait, why,
 };
 use crate::error::{Exit, Problem};
 
@@ -43,6 +43,8 @@ enum NetworkCommand {
     Routes(routes::RoutesArgs),
     /// Why a call to a service would go where it would go.
     Why(why::WhyArgs),
+    /// One real call to a service, marked as a probe, and where its time went.
+    Trace(trace::TraceArgs),
     /// Send calls of a service to one node for a time.
     Divert(divert::DivertArgs),
     /// Labels of this node, and of services on it.
@@ -78,6 +80,7 @@ pub fn run(args: NetworkArgs, global: &Global) -> Result<Exit, Problem> {
         Some(NetworkCommand::Graph) => block(graph::run(global)),
         Some(NetworkCommand::Routes(args)) => block(routes::run(args, global)),
         Some(NetworkCommand::Why(args)) => block(why::run(args, global)),
+        Some(NetworkCommand::Trace(args)) => block(trace::run(args, global)),
         Some(NetworkCommand::Divert(args)) => block(divert::run(args, global)),
         Some(NetworkCommand::Label(args)) => block(label::run(args, global)),
         Some(NetworkCommand::Invite(args)) => block(invite::run(args, global)),

@@ -10,6 +10,7 @@ use router::{Instance, ServiceRoutes};
 use super::chance::Chance;
 use super::draw::Pool;
 use super::instance::Slot;
+use super::recent::{Change, Fresh, What};
 use super::service::Service;
 use super::verdict::Considered;
 
@@ -34,6 +35,8 @@ pub struct Balancer {
     pub(super) chance: Chance,
     /// Calls at one instance at a time, from this node.
     pub(super) limit: u32,
+    /// What changed since [`Balancer::fresh`] was called last.
+    fresh: Fresh,
 }
 
 /// A call at an instance, from the choice until [`Balancer::leave`].
@@ -90,6 +93,7 @@ impl Balancer {
             by_name: HashMap::with_hasher(hasher),
             chance: Chance::new(seed),
             limit,
+            fresh: Fresh::default(),
         }
     }
 
@@ -167,6 +171,29 @@ impl Balancer {
         service.map_or_else(Vec::new, |service| self.verdicts(*service, pool, chosen, now))
     }
 
+    /// What changed last among the instances of a service, the latest first; at most eight.
+    #[must_use]
+    pub fn changes(&self, service: &str) -> Vec<Change> {
+        let service = self.by_name.get(service).map(|at| &self.services[*at as usize]);
+        service.map_or_else(Vec::new, |service| service.recent.latest().collect())
+    }
+
+    /// Whether calls of the service went through here.
+    pub(super) fn knows(&self, service: &str) -> bool {
+        self.by_name.contains_key(service)
+    }
+
+    /// How much changed since this was called last.
+    pub fn fresh(&mut self) -> Fresh {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// Takes note of a change.
+    pub(super) fn note(&mut self, service: u32, key: u64, what: What, now: Time) {
+        self.services[service as usize].recent.note(key, what, now);
+        self.fresh.count(what);
+    }
+
     fn enter(&mut self, at: u32, probe: bool, now: Time) -> Ticket {
         let slot = &mut self.slots[at as usize];
         slot.enter(now);
@@ -230,6 +257,9 @@ impl Balancer {
         }
         let mut slots = Vec::with_capacity(table.instances.len());
         for instance in table.instances.iter() {
+            if begun && !self.by_key.contains_key(&instance.key.0) {
+                self.note(at, instance.key.0, What::Came, now);
+            }
             let slot = self.slot(instance, at, begun, now);
             self.slots[slot as usize].listed = true;
             self.slots[slot as usize].group = instance.group;
@@ -241,6 +271,7 @@ impl Balancer {
                 if self.by_key.get(&key) == Some(&slot) {
                     self.by_key.remove(&key);
                 }
+                self.note(at, key, What::Went, now);
                 self.release(slot);
             }
         }

@@ -131,7 +131,7 @@ impl Slot {
         self.silent_since = now;
     }
 
-    fn success(&self, now: Time) -> f32 {
+    pub(super) fn success(&self, now: Time) -> f32 {
         if self.success > 0.99 {
             return 1.0;
         }

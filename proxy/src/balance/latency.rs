@@ -49,6 +49,11 @@ impl PeakEwma {
         }
     }
 
+    /// [`PeakEwma::value`], and 0 as long as there was no sample.
+    pub(super) fn seen(&self, typical: f32, now: Time) -> f32 {
+        if self.micros == 0.0 { 0.0 } else { self.value(typical, now) }
+    }
+
     /// Microseconds. What is worse than `typical` fades towards it while no sample comes: an
     /// instance that nobody calls would otherwise be slow for ever.
     #[must_use]

@@ -8,6 +8,7 @@ use super::budget::RetryBudget;
 use super::instance::Outcomes;
 use super::latency::P95;
 use super::locality::Spill;
+use super::recent::Recent;
 
 /// The latency a service is believed to have before it has shown one, in microseconds.
 const UNKNOWN: f32 = 1_000.0;
@@ -44,6 +45,7 @@ pub(super) struct Service {
     /// Changes with each success: two failures with the same number have none between them.
     pub(super) run: u32,
     pub(super) used: Time,
+    pub(super) recent: Recent,
 }
 
 /// The instances of one locality: a range of the table.
@@ -73,6 +75,7 @@ impl Service {
             outcomes: Outcomes::default(),
             run: 1,
             used: now,
+            recent: Recent::default(),
         }
     }
 

@@ -5,6 +5,7 @@ use proto::Time;
 use super::balancer::{Balancer, Ticket};
 use super::breaker::{State, Why};
 use super::latency::micros;
+use super::recent::What;
 
 /// What became of a call at an instance, once it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,10 +147,12 @@ impl Balancer {
         slot.breaker.close(now);
         slot.outcomes.clear();
         slot.warm_up(now);
-        let service = &mut self.services[slot.service as usize];
+        let (at, key) = (slot.service, slot.key);
+        let service = &mut self.services[at as usize];
         if slot.listed {
             count(service, why, -1);
         }
+        self.note(at, key, What::Back, now);
     }
 
     fn failed(&mut self, at: u32, probe: bool, why: Option<Why>, now: Time) {
@@ -172,6 +175,8 @@ impl Balancer {
             count(service, before, -1);
             count(service, Some(why), 1);
         }
+        let (at, key, failures) = (slot.service, slot.key, slot.consecutive);
+        self.note(at, key, What::Out { why, failures }, now);
     }
 }
 

@@ -9,9 +9,11 @@ use proto::Time;
 use router::{Instance, ServiceRoutes};
 
 use super::{
-    Admission, Balancer, Chance, NoChoice, Outcome, Pool, RateTable, Report, Saturation, Ticket,
+    Admission, Balancer, Chance, Change, Considered, Fresh, NoChoice, Outcome, Pool, RateTable,
+    Report, Saturation, Ticket,
 };
 use crate::error::Error;
+use crate::metrics::Instances;
 
 /// How often the loop is measured while it is not saturated: once in so many calls.
 const MEASURED: u32 = 64;
@@ -33,6 +35,8 @@ struct Inner {
     saturated: AtomicBool,
     measuring: AtomicBool,
     calls: AtomicU32,
+    /// Where it is counted how often instances were put out and came back.
+    counted: Instances,
 }
 
 /// A call at an instance; counted until dropped.
@@ -43,7 +47,7 @@ pub(crate) struct AtInstance {
 
 impl Balance {
     /// At most `limit` calls at one instance.
-    pub(crate) fn new(limit: u32) -> Self {
+    pub(crate) fn new(limit: u32, counted: Instances) -> Self {
         let seed = std::hash::BuildHasher::hash_one(&foldhash::fast::RandomState::default(), 7);
         Self(Arc::new(Inner {
             core: Mutex::new(Balancer::new(seed, limit)),
@@ -55,6 +59,7 @@ impl Balance {
             saturated: AtomicBool::new(false),
             measuring: AtomicBool::new(false),
             calls: AtomicU32::new(0),
+            counted,
         }))
     }
 
@@ -86,6 +91,27 @@ impl Balance {
         let now = self.now();
         let (instance, ticket) = self.0.core.lock().choose(pool, first, now)?;
         Ok((instance, AtInstance { balance: self.clone(), ticket: Some(ticket) }))
+    }
+
+    /// What is said of the candidates of `pool` if `chosen` takes the call; nothing of a service
+    /// that was not called from here yet.
+    pub(crate) fn explain(
+        &self,
+        pool: &Pool<'_, impl Fn(&Instance) -> bool>,
+        chosen: Option<u64>,
+    ) -> Vec<Considered> {
+        let (now, name) = (self.now(), pool.table().name.as_str());
+        let mut core = self.0.core.lock();
+        if core.knows(name) {
+            core.keep_in_step(pool.table(), now);
+        }
+        core.explain(pool, chosen, now)
+    }
+
+    /// What changed last among the instances of a service, the latest first, and the time now.
+    pub(crate) fn changes(&self, service: &str) -> (Vec<Change>, Time) {
+        let now = self.now();
+        (self.0.core.lock().changes(service), now)
     }
 
     /// The instance with this key, chosen by another node; `table` says what is known of its
@@ -150,7 +176,14 @@ impl AtInstance {
     pub(crate) fn settle(&mut self, outcome: Outcome, report: Option<Report>) -> Report {
         let now = self.balance.now();
         let ticket = self.ticket.as_mut().expect("the ticket is there until the drop");
-        self.balance.0.core.lock().settle(ticket, outcome, report, now)
+        let mut core = self.balance.0.core.lock();
+        let load = core.settle(ticket, outcome, report, now);
+        let fresh = core.fresh();
+        drop(core);
+        if fresh != Fresh::default() {
+            self.balance.0.counted.count(fresh);
+        }
+        load
     }
 
     /// Whether the service may have one further attempt now; if so, that is one less.

@@ -258,3 +258,26 @@ fn a_deadline_that_is_shorter_than_calls_take_is_no_failure_of_the_instance() {
     }
     assert!(matches!(bench.verdict(0, None), Verdict::Out { .. }));
 }
+
+#[test]
+fn what_changed_last_among_the_instances_is_remembered_and_counted_once() {
+    let mut bench = Bench::new(&[1; 4]);
+    bench.shares(20);
+    assert_eq!(bench.balancer.changes("shop"), [], "what was there at first is no news");
+    bench.fail(2);
+    let out = bench.balancer.changes("shop")[0];
+    let What::Out { why: Why::Consecutive, failures } = out.what else { panic!("{out:?}") };
+    assert!(out.key == 2 && (3..=5).contains(&failures), "{out:?}");
+    assert_eq!(bench.balancer.fresh(), Fresh { ejected: 1, ..Fresh::default() });
+    assert_eq!(bench.balancer.fresh(), Fresh::default(), "counted once");
+    bench.pass(3_000);
+    while bench.balancer.changes("shop")[0].what != What::Back {
+        bench.shares(1);
+    }
+    assert_eq!(bench.balancer.fresh().back, 1);
+    bench.balancer.keep_in_step(&table(2, &[1; 5]), bench.now);
+    bench.balancer.keep_in_step(&table(3, &[1; 2]), bench.now);
+    let last: Vec<_> = bench.balancer.changes("shop").iter().map(|one| one.what).collect();
+    assert_eq!(last[..4], [What::Went, What::Went, What::Went, What::Came]);
+    assert_eq!(bench.balancer.changes("nobody"), []);
+}

@@ -54,8 +54,17 @@ pub struct Considered {
     pub key: u64,
     /// What is said of it.
     pub verdict: Verdict,
-    /// The wait to expect, microseconds.
+    /// The wait to expect, microseconds: the latency, for each call before this one, and more if
+    /// calls fail. The least wins.
     pub wait: f32,
+    /// How long calls take there, network included, microseconds; 0: none was measured.
+    pub latency: f32,
+    /// The share of calls that succeed, smoothed, 0 to 1.
+    pub success: f32,
+    /// Failures since the last success.
+    pub failures: u32,
+    /// Calls that this node allows there at a time.
+    pub limit: u32,
     /// Calls there from this node.
     pub in_flight: u32,
     /// Calls there from others, as far as it was reported lately.
@@ -72,10 +81,10 @@ impl Verdict {
             Self::Out { why: Why::Refused, .. } => "refusing",
             Self::Out { .. } => "ejected",
             Self::HalfOpen { .. } => "half-open",
-            Self::ProbeDue { .. } => "probe due",
-            Self::LimitReached => "limit reached",
-            Self::OtherLocality { .. } => "other locality",
-            Self::SlowStart { .. } => "slow start",
+            Self::ProbeDue { .. } => "probe-due",
+            Self::LimitReached => "limit-reached",
+            Self::OtherLocality { .. } => "other-locality",
+            Self::SlowStart { .. } => "slow-start",
         }
     }
 }
@@ -121,6 +130,10 @@ impl Balancer {
                 key: slot.key,
                 verdict,
                 wait: slot.cost(known.typical, now),
+                latency: slot.latency.seen(known.typical, now),
+                success: slot.success(now),
+                failures: slot.consecutive,
+                limit: self.limit,
                 in_flight: slot.in_flight,
                 others: slot.others(now),
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto::NodeId;
 use proto::record::Protocol;
-use router::{Candidates, Instance, Lookup};
+use router::{Candidates, Instance, Lookup, Mismatch, ServiceRoutes};
 
 use super::{Call, Form, Tried};
 use crate::balance::shell::AtInstance;
@@ -44,25 +44,34 @@ impl Shared {
 
     fn choose_among(&self, call: &Call, tried: &Tried, others: bool) -> Result<Chosen, Error> {
         let routes = self.routes.load();
-        let service = || call.service.clone();
+        let service = || call.name().to_owned();
         let fields = Fields(&call.head.headers);
         let ruled = call.ruled.as_deref();
-        let lookup = match ruled {
-            Some(ruled) => self.decide(call, ruled, &fields, &routes).lookup,
+        let decided = ruled.map(|ruled| self.decide(call, ruled, &fields, &routes));
+        let lookup = match &decided {
+            Some(decided) => decided.lookup,
             None => routes.lookup(&call.service, &call.selector),
         };
         let candidates = match lookup {
             Lookup::Unknown => return Err(Error::NoService(service())),
             Lookup::NoMatch(found) => {
-                let selector = call.selector.to_string();
-                let mismatch = Some(Box::new(found.mismatch(&call.selector)));
+                // With what a rule asks as well, which may be what there is not.
+                let mismatch = decided.and_then(|decided| decided.mismatch());
+                let mismatch = mismatch.unwrap_or_else(|| found.mismatch(&call.selector));
+                let selector = match call.selector.is_empty() {
+                    true => mismatch.lacking.clone(),
+                    false => call.selector.to_string(),
+                };
+                let mismatch = Some(Box::new(mismatch));
                 return Err(Error::NoMatch { service: service(), selector, mismatch });
             }
             Lookup::Unreachable(_) => return Err(Error::NoPath(service())),
             Lookup::Found(candidates) => candidates,
         };
         let fits = |instance: &Instance| {
-            delivers(instance.protocol, call.form) && !tried.contains(&instance.key.0)
+            delivers(instance.protocol, call.form)
+                && !tried.contains(&instance.key.0)
+                && call.via.as_ref().is_none_or(|via| via.takes(instance, &routes))
         };
         let affinity = ruled.and_then(|ruled| ruled.affinity);
         let spill = ruled.and_then(|ruled| ruled.spill);
@@ -85,22 +94,47 @@ impl Shared {
             .or_else(|none| wider().map_or(Err(none), |wider| choose(&wider)))
             .map_err(|none| match none {
                 NoChoice::Full(limit) => Error::Overloaded { what: "the instance is", limit },
+                NoChoice::None if call.via.is_some() => {
+                    let via = call.via.as_ref().expect("it was just looked at");
+                    let (selector, mismatch) = via.mismatch(candidates.service());
+                    let mismatch = Some(Box::new(mismatch));
+                    Error::NoMatch { service: service(), selector, mismatch }
+                }
                 NoChoice::None => {
                     let selector = match call.form {
                         Form::Grpc => "gRPC",
-                        Form::Http => "HTTP",
+                        Form::Http => "a protocol that is delivered",
                         Form::Bytes => "a protocol over TCP",
                     };
-                    let (service, selector) = (service(), selector.to_owned());
-                    Error::NoMatch { service, selector, mismatch: None }
+                    let mismatch = Some(Box::new(undelivered(candidates.service(), call.form)));
+                    Error::NoMatch { service: service(), selector: selector.to_owned(), mismatch }
                 }
             })
     }
 }
 
+/// What instances speak instead of what the call needs.
+fn undelivered(service: &ServiceRoutes, form: Form) -> Mismatch {
+    let mut spoken: Vec<(String, usize)> = Vec::new();
+    for one in service.instances.iter() {
+        let name = one.protocol.name();
+        match spoken.iter_mut().find(|(known, _)| known == name) {
+            Some((_, count)) => *count += 1,
+            None => spoken.push((name.to_owned(), 1)),
+        }
+    }
+    spoken.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let lacking = match form {
+        Form::Grpc => "protocol=grpc",
+        Form::Http => "protocol in (grpc,http,http2)",
+        Form::Bytes => "protocol in (grpc,http,http2,tcp)",
+    };
+    Mismatch { exist: service.instances.len(), lacking: lacking.to_owned(), closest: spoken }
+}
+
 /// Whether a call can be given to an instance that speaks `protocol`. gRPC needs HTTP/2: over
 /// HTTP/1 its answers would be misread. Bytes are the caller's own affair.
-fn delivers(protocol: Protocol, form: Form) -> bool {
+pub(crate) fn delivers(protocol: Protocol, form: Form) -> bool {
     match (protocol, form) {
         (Protocol::Grpc | Protocol::Http2, _) => true,
         (Protocol::Http1, form) => form != Form::Grpc,

@@ -25,12 +25,15 @@ impl Shared {
         let Some(source) = call.source.copy() else { return Ok(None) };
         Ok(Some(Call {
             head: call.head.clone(),
-            source: Box::new(source),
+            source,
             service: call.service.clone(),
             selector: call.selector.clone(),
             form: call.form,
             idempotent: call.idempotent,
             ruled: call.ruled.clone(),
+            via: call.via.clone(),
+            named: call.named.clone(),
+            trace: None,
         }))
     }
 

@@ -10,13 +10,14 @@ use http::{HeaderMap, Method};
 use proto::exchange::{Load, Part, Reader};
 use proto::fault::{Code, Fault};
 use proto::open::OpenKind;
-use proto::{NodeId, Open, Selector};
+use proto::{NodeId, Open};
 use tunnel::{RecvHalf, StreamError};
 
 use super::choose::Chosen;
 use super::{Call, Form, Tried, outcome};
 use crate::balance::shell::AtInstance;
 use crate::balance::{Outcome, Report};
+use crate::begin::Meant;
 use crate::body::Body;
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -41,17 +42,17 @@ pub(crate) struct Connected {
 }
 
 impl Shared {
-    /// A connection to `service`: the rules that hold for it are obeyed. `headers` are what the
+    /// A connection to what is `meant`: the rules that hold for it are obeyed. `headers` are what the
     /// program said of it, if it could say anything.
     ///
     /// # Errors
     /// The [`Error`] of the first instance that was asked.
     pub(crate) async fn connect(
         self: &Arc<Self>,
-        service: String,
-        selector: Selector,
+        meant: Meant,
         headers: HeaderMap,
     ) -> Result<Connected, Error> {
+        let Meant { service, selector, via, named } = meant;
         if self.is_draining() {
             return Err(Error::Draining);
         }
@@ -64,12 +65,15 @@ impl Shared {
                 authority: None,
                 headers,
             }),
-            source: Box::new(Source::new(Body::empty(), None, &self.metrics.up)),
+            source: Source::new(Body::empty(), None, &self.metrics.up),
             service,
             selector,
             form: Form::Bytes,
             idempotent: false,
             ruled: None,
+            via,
+            named,
+            trace: None,
         };
         let mut deadline = Deadline::default();
         self.rule(&mut call, &mut deadline).await?;

@@ -23,7 +23,7 @@ use super::registry::Registry;
 use super::reply::{Answerer, Reply};
 use super::router::Router;
 use super::scope::Scope;
-use super::{Config, Own, Rules};
+use super::{Config, Local, Own, Rules};
 use crate::body::Body;
 use crate::deadline;
 
@@ -45,6 +45,8 @@ pub(super) struct Call {
     pub(super) method: String,
     /// What the caller may see.
     pub(super) scope: Scope,
+    /// The caller is a program on this machine that the node serves.
+    pub(super) local: bool,
 }
 
 /// All services, and what they share.
@@ -99,6 +101,10 @@ impl Dispatch {
 
     pub(super) fn drain(&self) {
         self.draining.send_replace(true);
+    }
+
+    pub(super) fn network_name(&self) -> &str {
+        self.router.network_name()
     }
 
     /// Answers one request.
@@ -190,7 +196,8 @@ impl Dispatch {
         let deadline = Instant::now() + given.unwrap_or(PATIENCE).min(PATIENCE);
         let scope = Scope::of(&head.headers)
             .map_err(|why| Failure::new(own, Kind::BadRequest, why.to_string()))?;
-        let call = Call { method: method.name().to_owned(), scope };
+        let local = head.extensions.get::<Local>().is_some();
+        let call = Call { method: method.name().to_owned(), scope, local };
         let mut messages = Messages::new(body, Arc::clone(&self.room));
         let message = within(deadline, own, first(&mut messages, &codec, own)).await?;
         // A watch looks at the routes as they are now, not as they are when first polled.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::micro::network as pb;
+use proto::name::WILDCARD;
 use proto::{Cost, NodeId};
 use router::Routes;
 
@@ -65,7 +66,8 @@ impl Network {
             "Services" => {
                 let snapshot = config.routes.load();
                 let seen = snapshot.services().filter(|service| call.scope.sees(&service.name));
-                let names: BTreeSet<_> = seen.map(|service| service.name.name()).collect();
+                let names = seen.map(|service| service.name.name());
+                let names: BTreeSet<_> = names.filter(|name| *name != WILDCARD).collect();
                 let services = names.into_iter().map(str::to_owned).collect();
                 Reply::now(Ok(pb::ServicesResponse { services }))
             }

@@ -47,9 +47,9 @@ impl Registry {
         match call.method.as_str() {
             "GetService" => Reply::now(
                 decode(NAME, message)
-                    .and_then(|request| get(&routes.load(), &call.scope, &request)),
+                    .and_then(|request| get(&routes.signed(), &call.scope, &request)),
             ),
-            "ListServices" => Reply::now(Ok(list(&routes.load(), &call.scope))),
+            "ListServices" => Reply::now(Ok(list(&routes.signed(), &call.scope))),
             "Register" => {
                 let (config, scope) = (Arc::clone(&self.config), call.scope.clone());
                 Reply::later(async move {
@@ -69,7 +69,7 @@ impl Registry {
                     .and_then(|request: pb::WatchRequest| which(&call.scope, &request.service));
                 match which {
                     Ok(which) => {
-                        let teller = Teller { network: self.config.network.clone() };
+                        let teller = Teller { network: self.config.network.clone(), signed: true };
                         Reply::Many(watch(routes, which, teller, tell))
                     }
                     Err(failure) => Reply::Once(Box::pin(std::future::ready(Err(failure)))),

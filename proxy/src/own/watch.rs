@@ -37,6 +37,8 @@ pub(super) type Tell =
 pub(super) struct Teller {
     /// The name of the network.
     pub(super) network: String,
+    /// Only of what nodes signed, not of routes that local programs made.
+    pub(super) signed: bool,
 }
 
 struct Watcher {
@@ -65,7 +67,7 @@ pub(super) fn watch(
 ) -> BoxStream<'static, Result<Bytes, Failure>> {
     // Subscribed before loaded: a snapshot published between the two is compared in vain, not lost.
     let changed = routes.changed();
-    let now = routes.load_full();
+    let now = newest(routes, &teller);
     let watcher = Watcher {
         routes: Arc::clone(routes),
         changed,
@@ -82,6 +84,10 @@ pub(super) fn watch(
         let message = watcher.next().await?;
         Some((Ok(message), watcher))
     }))
+}
+
+fn newest(routes: &Published, teller: &Teller) -> Arc<Routes> {
+    if teller.signed { routes.signed() } else { routes.load_full() }
 }
 
 impl Watcher {
@@ -105,7 +111,7 @@ impl Watcher {
     async fn compare(&mut self) {
         match &self.which {
             Which::Named(names) => {
-                self.new = self.routes.load_full();
+                self.new = newest(&self.routes, &self.teller);
                 self.services = names.iter().cloned().collect();
             }
             Which::Seen(scope) => {
@@ -113,7 +119,7 @@ impl Watcher {
                     tokio::time::sleep_until(compared + PACE).await;
                 }
                 self.changed.mark_unchanged();
-                self.new = self.routes.load_full();
+                self.new = newest(&self.routes, &self.teller);
                 self.services = changes::services(&self.old, &self.new).into();
                 self.services.retain(|name| scope.sees(name));
                 self.compared = Some(Instant::now());

@@ -157,6 +157,11 @@ impl World {
 }
 
 impl Node {
+    /// What the node knows.
+    pub fn routes(&self) -> Arc<Routes> {
+        self.routes.load_full()
+    }
+
     async fn start(
         name: &str,
         issuer: &Issuer,

@@ -117,25 +117,6 @@ async fn lookup_and_query_say_what_a_route_costs() {
 }
 
 #[tokio::test]
-async fn routes_of_others_are_not_taken_and_the_answer_says_why() {
-    let node = Node::start().await;
-    let client = node.client().await;
-    for path in [
-        "/go.micro.router.Router/Advertise",
-        "/go.micro.router.Router/Process",
-        "/go.micro.router.Table/Create",
-        "/go.micro.router.Table/Update",
-        "/go.micro.router.Table/Delete",
-    ] {
-        let end = client.unary::<router::Response>(path, router::Request {}).await.unwrap_err();
-        assert_eq!(end["grpc-status"], "12", "{path}");
-        let error = micro_error(&end);
-        assert_eq!((&error["id"], &error["code"]), (&json!("go.micro.router"), &json!(501)));
-        assert!(error["detail"].as_str().unwrap().contains("signed records"));
-    }
-}
-
-#[tokio::test]
 async fn connect_hands_addresses_on_and_ignores_ids() {
     let node = Node::start().await;
     let client = node.client().await;

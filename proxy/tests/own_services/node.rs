@@ -166,7 +166,7 @@ impl Desk {
             let generation = self.routes.load().generation() + 1;
             ServiceRoutes::new(name.clone(), generation, instances.collect(), versions.into())
         });
-        let next = self.routes.load().updated([(name, service)], []);
+        let next = self.routes.signed().updated([(name, service)], []);
         self.routes.publish(Arc::new(next));
     }
 
@@ -235,7 +235,7 @@ impl Desk {
             };
             (id(n), Some(route))
         };
-        let next = self.routes.load().updated([], nodes.iter().map(|n| node(*n)));
+        let next = self.routes.signed().updated([], nodes.iter().map(|n| node(*n)));
         self.routes.publish(Arc::new(next));
     }
 }

@@ -1,5 +1,6 @@
 //! The instances of one service, in the order in which they are to be tried.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proto::record::{Endpoint, Protocol};
@@ -159,12 +160,31 @@ impl ServiceRoutes {
         &self.instances[..self.reachable]
     }
 
-    /// The key of a label that instances carry, as they spell it, for one in any case.
+    /// The key of a label that instances carry, as they spell it, for one in any case. Where none
+    /// carries it, the one key that is the same behind a prefix (`app.kubernetes.io/component` for
+    /// `component`), if there is just one.
     #[must_use]
     pub fn label_key(&self, key: &str) -> Option<&str> {
+        let keys = || {
+            let blocks = (0..self.index.len()).map(|at| self.index.block(at));
+            blocks.flat_map(|block| block.keys())
+        };
+        if let Some(found) = keys().find(|known| known.eq_ignore_ascii_case(key)) {
+            return Some(found);
+        }
+        let behind = |known: &&str| {
+            known.rsplit_once('/').is_some_and(|(_, name)| name.eq_ignore_ascii_case(key))
+        };
+        let first = keys().find(behind)?;
+        keys().filter(behind).all(|other| other == first).then_some(first)
+    }
+
+    /// The values that the label `key` has, of all instances.
+    #[must_use]
+    pub fn label_values(&self, key: &str) -> BTreeSet<&str> {
+        let hash = label::hash(key, None);
         let blocks = (0..self.index.len()).map(|at| self.index.block(at));
-        let mut keys = blocks.flat_map(|block| block.keys());
-        keys.find(|known| known.eq_ignore_ascii_case(key))
+        blocks.flat_map(|block| block.values(hash, key).map(|(value, _)| value)).collect()
     }
 
     /// Whether an instance carries exactly this label.
@@ -543,6 +563,23 @@ pub(crate) mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_key_behind_a_prefix_is_found_where_it_is_the_only_one_of_that_name() {
+        let node = NodeId::from_bytes([1; 32]);
+        let labels: [&[(&str, &str)]; 2] = [
+            &[("app.kubernetes.io/component", "web"), ("a.io/name", "x"), ("Tier", "gold")],
+            &[("app.kubernetes.io/component", "db"), ("b.io/name", "y"), ("a.io/tier", "iron")],
+        ];
+        let all = labels.iter().enumerate();
+        let all = all.map(|(at, labels)| instance(&at.to_string(), node, 0, 0, labels)).collect();
+        let service = ServiceRoutes::new("s".parse().unwrap(), 1, all, Arc::from([]));
+        let component = "app.kubernetes.io/component";
+        assert_eq!(service.label_key("Component"), Some(component));
+        assert_eq!(service.label_key("tier"), Some("Tier"), "what has no prefix comes first");
+        assert_eq!(service.label_key("name"), None, "two of them: which is meant?");
+        assert!(service.label_values(component).into_iter().eq(["db", "web"]));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! A decision with its reasons: made only when somebody asks.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use proto::{Cost, NodeId, UnixTime};
 
 use super::decide::{Decision, RequestView, idle, obstacle};
-use crate::routes::{Instance, Lookup, Mismatch, Query, Routes, UNREACHABLE};
+use crate::routes::{Instance, InstanceKey, Lookup, Mismatch, Query, Routes, UNREACHABLE};
 
 /// Candidates that are listed; of larger services the nearest.
 const LISTED: usize = 1000;
@@ -27,8 +27,10 @@ pub struct Explanation {
     pub diverted: bool,
     /// What narrowed the choice beyond what is required, in turn.
     pub narrowed: Vec<String>,
-    /// Every instance with its verdict, nearest first.
+    /// Every instance with its verdict, nearest first; of larger services the nearest thousand.
     pub candidates: Vec<Candidate>,
+    /// Instances of the service.
+    pub exist: usize,
     /// Why there is none.
     pub mismatch: Option<Mismatch>,
 }
@@ -45,6 +47,8 @@ pub struct Passed {
 /// An instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
+    /// The same in every publication.
+    pub key: InstanceKey,
     /// Its id.
     pub instance: String,
     /// Its address.
@@ -87,10 +91,12 @@ impl Routes {
             diverted: decision.diverted,
             narrowed: Vec::new(),
             candidates: Vec::new(),
+            exist: 0,
             mismatch: None,
         };
         let found = self.service(service).or_else(|| self.waiting(service));
         let Some(found) = found else { return explained };
+        explained.exist = found.instances.len();
         if let Some(rules) = found.rules() {
             explained.rules = Some((rules.set.revision, rules.author));
             for (rule, ready) in rules.set.rules.iter().zip(&rules.ready) {
@@ -104,12 +110,10 @@ impl Routes {
                 }
             }
         }
-        match decision.lookup {
-            Lookup::Found(found) => explained.narrowed = found.narrowed_by(),
-            Lookup::NoMatch(found) => explained.mismatch = Some(found.mismatch(decision.query)),
-            Lookup::Unknown => explained.mismatch = Some(found.mismatch(decision.query)),
-            Lookup::Unreachable(_) => {}
+        if let Lookup::Found(found) = decision.lookup {
+            explained.narrowed = found.narrowed_by();
         }
+        explained.mismatch = decision.mismatch();
         let listed = found.instances.iter().take(LISTED);
         explained.candidates = listed.map(|one| candidate(one, &decision)).collect();
         explained
@@ -130,11 +134,35 @@ fn candidate(one: &Instance, decision: &Decision<'_>) -> Candidate {
         (None, _) => Verdict::NotPreferred,
     };
     Candidate {
+        key: one.key,
         instance: one.id.to_string(),
         address: one.address.to_string(),
         node: one.node,
         cost: one.cost,
         verdict,
+    }
+}
+
+impl Decision<'_> {
+    /// Why no instance fits what the caller and the rule ask together; `None` where one does, or
+    /// the service is not known.
+    #[must_use]
+    pub fn mismatch(&self) -> Option<Mismatch> {
+        match self.lookup {
+            Lookup::NoMatch(found) => Some(found.mismatch(self.query)),
+            Lookup::Unknown | Lookup::Unreachable(_) | Lookup::Found(_) => None,
+        }
+    }
+}
+
+impl Verdict {
+    /// Whether the instance holds what is required, and can be reached.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        match self {
+            Self::Nearest | Self::Farther | Self::NotPreferred => true,
+            Self::Lacks(..) | Self::Unreachable => false,
+        }
     }
 }
 
@@ -182,98 +210,5 @@ impl fmt::Display for Explanation {
             writeln!(f, "prefers   {narrowed}")?;
         }
         Ok(())
-    }
-}
-
-impl Explanation {
-    /// As one JSON object.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let mut out = Json::default();
-        out.object(|out| {
-            out.text("service", &self.service);
-            out.text("asked", &self.asked);
-            if let Some((revision, author)) = self.rules {
-                out.raw("revision", &revision.to_string());
-                out.text("author", &author.to_string());
-            }
-            out.list("rules", &self.looked_at, |out, one| {
-                out.text("rule", &one.rule);
-                out.raw("matches", if one.obstacle.is_none() { "true" } else { "false" });
-                one.obstacle.iter().for_each(|why| out.text("why", why));
-            });
-            self.subset.iter().for_each(|subset| out.text("subset", subset));
-            out.raw("diverted", if self.diverted { "true" } else { "false" });
-            out.list("narrowed", &self.narrowed, |out, one| out.text("by", one));
-            out.list("candidates", &self.candidates, |out, one| {
-                out.text("instance", &one.instance);
-                out.text("address", &one.address);
-                out.text("node", &one.node.to_string());
-                if one.cost.is_finite() {
-                    out.raw("cost_us", &one.cost.as_micros().to_string());
-                }
-                let chosen = matches!(one.verdict, Verdict::Nearest);
-                out.raw("nearest", if chosen { "true" } else { "false" });
-                out.text("verdict", &one.verdict.to_string());
-            });
-            self.mismatch.iter().for_each(|why| out.text("none", &why.to_string()));
-        });
-        out.0
-    }
-}
-
-/// JSON, written from front to back.
-#[derive(Default)]
-struct Json(String);
-
-impl Json {
-    fn object(&mut self, write: impl FnOnce(&mut Self)) {
-        self.comma();
-        self.0.push('{');
-        write(self);
-        self.0.push('}');
-    }
-
-    fn comma(&mut self) {
-        if self.0.ends_with(['}', '"', ']']) || self.0.ends_with(|c: char| c.is_alphanumeric()) {
-            self.0.push(',');
-        }
-    }
-
-    fn key(&mut self, key: &str) {
-        self.comma();
-        self.string(key);
-        self.0.push(':');
-    }
-
-    fn raw(&mut self, key: &str, value: &str) {
-        self.key(key);
-        self.0.push_str(value);
-    }
-
-    fn text(&mut self, key: &str, value: &str) {
-        self.key(key);
-        self.string(value);
-    }
-
-    fn list<T>(&mut self, key: &str, all: &[T], write: impl Fn(&mut Self, &T)) {
-        self.key(key);
-        self.0.push('[');
-        all.iter().for_each(|one| self.object(|out| write(out, one)));
-        self.0.push(']');
-    }
-
-    fn string(&mut self, text: &str) {
-        self.0.push('"');
-        for c in text.chars() {
-            match c {
-                '"' | '\\' => self.0.extend(['\\', c]),
-                c if c.is_control() => {
-                    let _ = write!(self.0, "\\u{:04x}", u32::from(c));
-                }
-                c => self.0.push(c),
-            }
-        }
-        self.0.push('"');
     }
 }

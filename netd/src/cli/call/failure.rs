@@ -31,6 +31,12 @@ const NAMES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
+/// The name of a status of gRPC.
+#[must_use]
+pub fn status_name(number: u32) -> &'static str {
+    NAMES.get(number as usize).map_or("unknown status", |name| name)
+}
+
 /// A call that did not end well.
 #[derive(Debug)]
 pub enum Failed {
@@ -116,7 +122,7 @@ pub fn of_grpc(
     match number {
         Some(0) => Ok(()),
         Some(number) => {
-            let name = NAMES.get(number as usize).map_or("unknown status", |name| name);
+            let name = status_name(number);
             let message = message(end).or_else(|| message(head)).unwrap_or_default();
             Err(Failed::Service(ServiceError { service, number, name: name.to_owned(), message }))
         }

@@ -4,7 +4,8 @@ use clap::Args;
 
 use crate::api;
 use crate::cli::Global;
-use crate::cli::why::{self, Asked};
+use crate::cli::asked::Asked;
+use crate::cli::why;
 use crate::client;
 use crate::error::{Exit, Problem};
 use crate::output::{self, Column, Listing};
@@ -55,7 +56,7 @@ pub async fn run(args: TestArgs, global: &Global) -> Result<Exit, Problem> {
     // What chance decided for one call stands in the table for all.
     lines.retain(|line| matches!(&*line[0], "rules" | ""));
     lines.extend(why.decides.as_ref().and_then(|rule| more(&rule.then)));
-    lines.extend(why.none.as_ref().map(|none| vec!["none".to_owned(), none.clone()]));
+    lines.extend(why.told.none.as_ref().map(|none| vec!["none".to_owned(), none.clone()]));
     output::print(&format!("\n{}", output::table::aligned(&lines)))?;
     Ok(Exit::Done)
 }

@@ -24,6 +24,8 @@ import (
 	"github.com/micro/go-micro/v2/errors"
 	"github.com/micro/go-micro/v2/metadata"
 	"github.com/micro/go-micro/v2/registry"
+	"github.com/micro/go-micro/v2/router"
+	routes "github.com/micro/go-micro/v2/router/service"
 )
 
 const contentJSON = "application/json"
@@ -177,6 +179,27 @@ func (p *program) watch(name string) (result, error) {
 	}
 }
 
+// route changes and reads the routing table of the node, with the router client of go-micro.
+func (p *program) route(args []string) (result, error) {
+	table := routes.NewRouter(router.Client(p.service.Client())).Table()
+	if args[0] == "list" {
+		all, err := table.List()
+		names := []string{}
+		for _, r := range all {
+			names = append(names, r.Service)
+		}
+		return result{"names": names}, err
+	}
+	r := router.Route{Service: args[1], Address: args[2], Link: router.DefaultLink, Metric: 1}
+	switch args[0] {
+	case "create":
+		return result{}, table.Create(r)
+	case "delete":
+		return result{}, table.Delete(r)
+	}
+	return nil, fmt.Errorf("unknown action %q", args[0])
+}
+
 func (p *program) run(args []string) (result, error) {
 	number := func() int {
 		n, err := strconv.Atoi(args[1])
@@ -208,6 +231,8 @@ func (p *program) run(args []string) (result, error) {
 		return p.get(args[1])
 	case "watch":
 		return p.watch(args[1])
+	case "route":
+		return p.route(args[1:])
 	}
 	return nil, fmt.Errorf("unknown action %q", args[0])
 }
