@@ -27,10 +27,10 @@ pub const KEYS: &[Key] = &[
     key("node.name", "name of this node"),
     key("node.region", "where it is: eu/fra, home"),
     key("node.labels", "labels of this node"),
+    key("network.labels", "labels of all nodes of the network, under their own: for a shared file"),
     key("network.name", "name of the network"),
     key("network.address", "UDP addresses for links"),
     key("network.advertise", "what others are told to dial"),
-    key("network.labels", "labels of all nodes of the network, under their own: for a shared file"),
     key("network.join", "seeds: host:port, or an SRV name"),
     key("network.ticket", "ticket to join with: file:PATH or env:NAME"),
     key("proxy.allow_users", "users served beside the node's own and root; * is all"),
@@ -148,7 +148,6 @@ impl Pick {
         };
         let show_address = |address: &Address| address.at.to_string();
         let show_labels = |labels: &LabelSet| labels.to_string();
-        let of_all = self.take("network.labels", values::labels, LabelSet::default, show_labels)?;
         Ok(Settings {
             name: self.take("node.name", values::node_name, values::host_name, Clone::clone)?,
             name_asked,
@@ -156,6 +155,8 @@ impl Pick {
             labels: {
                 let own =
                     self.take("node.labels", values::labels, LabelSet::default, show_labels)?;
+                let of_all =
+                    self.take("network.labels", values::labels, LabelSet::default, show_labels)?;
                 of_all.overlaid(&own)
             },
             network: self.take(
