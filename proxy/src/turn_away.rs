@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use crate::answer::{self, Form};
 use crate::body::Body;
-use crate::detect::{self, Captured, Protocol};
+use crate::detect::{self, Captured, From, Protocol};
 use crate::error::Error;
 use crate::metrics::Turned;
 use crate::proxy::{Shared, Stranger};
@@ -38,7 +38,9 @@ pub(crate) async fn turn_away(shared: &Arc<Shared>, stream: TcpStream, stranger:
 async fn tell(mut stream: TcpStream, error: &Error, node: &str) {
     match detect::protocol(&mut stream).await {
         Ok((Protocol::Http1, _)) => http1(stream, error, node).await,
-        Ok((Protocol::Http2, seen)) => http2(Captured::new(stream, seen, false), error, node).await,
+        Ok((Protocol::Http2, seen)) => {
+            http2(Captured::new(stream, seen, From::default()), error, node).await
+        }
         Ok((Protocol::Unknown, _)) | Err(_) => {}
     }
 }
