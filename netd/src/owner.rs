@@ -12,7 +12,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use proxy::{Admit, Stranger};
+use proxy::{Admit, Served, Stranger};
 
 use crate::config::Users;
 use crate::error::{Exit, Problem};
@@ -51,7 +51,7 @@ pub fn admit(users: &Users) -> Result<Option<Admit>, Problem> {
     let also = also.clone();
     Ok(Some(Arc::new(move |peer, local| {
         if !peer.ip().to_canonical().is_loopback() {
-            return Ok(());
+            return Ok(Served::Other);
         }
         let ends = Ends { own: canonical(peer), peer: canonical(local) };
         let owner = source.owner(ends).unwrap_or_else(|error| {
@@ -59,7 +59,8 @@ pub fn admit(users: &Users) -> Result<Option<Admit>, Problem> {
             None
         });
         match owner {
-            Some(uid) if uid == me || uid == ROOT || also.contains(&uid) => Ok(()),
+            Some(uid) if uid == me || uid == ROOT => Ok(Served::Owner),
+            Some(uid) if also.contains(&uid) => Ok(Served::Other),
             uid => Err(Stranger { uid, owner: me }),
         }
     })))
@@ -149,9 +150,10 @@ mod tests {
     fn the_own_user_is_admitted_and_other_machines_are_not_asked() {
         let admit = admit(&Users::These(Vec::new())).unwrap().unwrap();
         let (_listener, own, ends) = connected("127.0.0.1");
-        admit(ends.own, ends.peer).unwrap();
+        assert_eq!(admit(ends.own, ends.peer).unwrap(), Served::Owner);
         drop(own);
         assert_eq!(admit(ends.own, ends.peer).unwrap_err().uid, None);
-        admit("192.0.2.1:9".parse().unwrap(), ends.peer).unwrap();
+        let far = admit("192.0.2.1:9".parse().unwrap(), ends.peer).unwrap();
+        assert_eq!(far, Served::Other, "who may use the node does not decide about it");
     }
 }

@@ -13,6 +13,7 @@ use router::Routes;
 use crate::body::Body;
 use crate::carry::{Call, Form, Held, Reply};
 use crate::deadline::{self, Deadline};
+use crate::detect::From;
 use crate::error::Error;
 use crate::explain::{Ignored, Trace};
 use crate::headers::{
@@ -20,7 +21,7 @@ use crate::headers::{
 };
 use crate::heads::RequestHead;
 use crate::host;
-use crate::own::{Local, Own, OwnService};
+use crate::own::{OfOwner, Own, OwnService};
 use crate::proxy::Shared;
 use crate::source::Source;
 use crate::target;
@@ -29,8 +30,8 @@ use crate::via::Via;
 /// What a face knows of a caller, and what it is to tell beside the answer.
 #[derive(Default)]
 pub(crate) struct Beside {
-    /// The caller is a program on this machine, which connected over the loopback.
-    pub(crate) local: bool,
+    /// Who connected.
+    pub(crate) from: From,
     /// Until when the caller waits.
     pub(crate) deadline: Deadline,
     /// `Micro-Route`, if the caller asked for it, whether or not the call succeeded. Boxed, for it is
@@ -90,7 +91,7 @@ impl Shared {
             return Err(Error::Draining);
         }
         let said = headers::says_something(&head.headers);
-        let mut trace = if said { take_trace(&mut head.headers, beside.local) } else { None };
+        let mut trace = if said { take_trace(&mut head.headers, beside.from.local) } else { None };
         let asked = headers::clean_request(&mut head.headers)?;
         take_host(&mut head)?;
         if target::is_cross_site(&head) {
@@ -233,8 +234,8 @@ impl Shared {
         *request.uri_mut() = Uri::from(head.path);
         *request.headers_mut() = head.headers;
         *request.version_mut() = http::Version::HTTP_2;
-        if beside.local {
-            request.extensions_mut().insert(Local);
+        if beside.from.owner {
+            request.extensions_mut().insert(OfOwner);
         }
         let response = beside.deadline.race(pin!(async { Ok(own.serve(request).await) })).await?;
         let (parts, body) = response.into_parts();

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::detect::{self, Captured, Protocol};
+use crate::detect::{self, Captured, From, Protocol};
 use crate::metrics::Turned;
-use crate::proxy::{Shared, drained};
+use crate::proxy::{Served, Shared, drained};
 use crate::turn_away::turn_away;
 use crate::{connect, http1, http2, socket, socks};
 
@@ -113,21 +113,22 @@ impl Reserve {
 /// socket does not tell it any more, and what was sent on it before can still be read.
 async fn connection(shared: &Arc<Shared>, mut stream: TcpStream, peer: SocketAddr) {
     socket::tune(&stream);
+    let mut from = From { local: peer.ip().to_canonical().is_loopback(), owner: false };
     if let Some(admit) = &shared.admit {
         let Ok(local) = stream.local_addr() else { return };
-        if let Err(stranger) = admit(peer, local) {
-            return turn_away(shared, stream, stranger).await;
+        match admit(peer, local) {
+            Ok(served) => from.owner = from.local && served == Served::Owner,
+            Err(stranger) => return turn_away(shared, stream, stranger).await,
         }
     }
-    let local = peer.ip().to_canonical().is_loopback();
     let detected = detect::protocol(&mut stream);
     let detected = tokio::time::timeout(shared.limits.first_bytes, detected).await;
     match detected {
         Ok(Ok((Protocol::Http2, seen))) => {
-            http2::serve(shared, Captured::new(stream, seen, local)).await;
+            http2::serve(shared, Captured::new(stream, seen, from)).await;
         }
         Ok(Ok((Protocol::Http1, seen))) => {
-            http1::serve(shared, Captured::new(stream, seen, local)).await;
+            http1::serve(shared, Captured::new(stream, seen, from)).await;
         }
         Ok(Ok((Protocol::Connect, seen))) => connect::serve(shared, stream, seen).await,
         Ok(Ok((Protocol::Socks, seen))) => socks::serve(shared, stream, seen).await,

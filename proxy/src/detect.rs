@@ -91,13 +91,22 @@ pub(crate) async fn refuse(socket: &mut TcpStream) {
 pub(crate) struct Captured {
     seen: Bytes,
     socket: TcpStream,
+    /// Who connected.
+    pub(crate) from: From,
+}
+
+/// What is known of who connected.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct From {
     /// The other end is on this machine, and came over the loopback.
     pub(crate) local: bool,
+    /// It is a program of the user who runs the node, or of root.
+    pub(crate) owner: bool,
 }
 
 impl Captured {
-    pub(crate) fn new(socket: TcpStream, seen: Bytes, local: bool) -> Self {
-        Self { seen, socket, local }
+    pub(crate) fn new(socket: TcpStream, seen: Bytes, from: From) -> Self {
+        Self { seen, socket, from }
     }
 
     /// Where the program connected to.

@@ -20,7 +20,7 @@ use crate::answer::{self, Form};
 use crate::begin::{Beside, check_line};
 use crate::body::{Body, BoxError, Part};
 use crate::carry::{Held, Reply};
-use crate::detect::Captured;
+use crate::detect::{Captured, From};
 use crate::error::Error;
 use crate::heads::RequestHead;
 use crate::load::InFlight;
@@ -42,11 +42,11 @@ const LINE: usize = 8 * 1024;
 
 /// Serves one connection until it ends.
 pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
-    let local = io.local;
+    let from = io.from;
     let leaves = io.local_addr().is_ok_and(outside::may_leave);
     let service = service_fn(|request| {
         let shared = Arc::clone(shared);
-        async move { Ok::<_, Infallible>(call(shared, request, local, leaves).await) }
+        async move { Ok::<_, Infallible>(call(shared, request, from, leaves).await) }
     });
     let connection = Builder::new()
         .timer(TokioTimer::new())
@@ -78,13 +78,13 @@ pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
 async fn call(
     shared: Arc<Shared>,
     request: Request<Incoming>,
-    local: bool,
+    from: From,
     leaves: bool,
 ) -> Response<Carried> {
     let began = Instant::now();
     let (mut parts, incoming) = request.into_parts();
     let form = Form::of(&parts.headers, false);
-    let mut beside = Beside { local, ..Beside::default() };
+    let mut beside = Beside { from, ..Beside::default() };
     let begun = match shared.calls.enter(shared.limits.calls) {
         Some(counted) => match check(&parts, shared.limits.head as usize) {
             Ok(path) => {

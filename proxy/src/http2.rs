@@ -16,7 +16,7 @@ use crate::answer::{self, Form};
 use crate::begin::{Beside, check_line, expects_continue};
 use crate::body::Body;
 use crate::carry::Reply;
-use crate::detect::Captured;
+use crate::detect::{Captured, From};
 use crate::error::Error;
 use crate::heads::RequestHead;
 use crate::load::InFlight;
@@ -52,7 +52,7 @@ const IDLE_TICKS: u32 = 40;
 
 /// Serves one connection until it ends.
 pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
-    let local = io.local;
+    let from = io.from;
     let handshake = h2::server::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -88,7 +88,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
         .await;
         match event {
             Event::Accepted(Some(Ok((request, respond)))) => {
-                tokio::spawn(call(Arc::clone(shared), request, respond, local));
+                tokio::spawn(call(Arc::clone(shared), request, respond, from));
             }
             Event::Accepted(Some(Err(error))) => {
                 return tracing::debug!(%error, "connection of a program ended");
@@ -169,7 +169,7 @@ async fn call(
     shared: Arc<Shared>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    local: bool,
+    from: From,
 ) {
     let began = Instant::now();
     let (parts, recv) = request.into_parts();
@@ -177,7 +177,7 @@ async fn call(
     let face = if grpc { Face::Grpc } else { Face::Http2 };
     let form = Form::of(&parts.headers, grpc);
     let bodiless = parts.method == Method::HEAD;
-    let mut beside = Beside { local, ..Beside::default() };
+    let mut beside = Beside { from, ..Beside::default() };
     let _counted: Option<InFlight>;
     let begun = match shared.calls.enter(shared.limits.calls) {
         Some(counted) => {

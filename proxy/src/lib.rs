@@ -76,7 +76,7 @@ pub use error::Error;
 pub use explain::{Explanation, Spoken};
 pub use limits::Limits;
 pub use message::TooLong;
-pub use proxy::{Admit, Config, Drain, Proxy, Stranger};
+pub use proxy::{Admit, Config, Drain, Proxy, Served, Stranger};
 pub use registrar::{Registrar, RegistrarError};
 pub use routes::Published;
 pub use target::{Wanted, asked};

@@ -48,10 +48,10 @@ pub trait OwnService: Send + Sync {
     fn serve(&self, request: http::Request<Body>) -> BoxFuture<'static, http::Response<Body>>;
 }
 
-/// Marks a request, as an extension of it, whose caller is a program on this machine that the node
-/// serves: only such may change what the node does.
+/// Marks a request, as an extension of it, whose caller is a program on this machine of the user who
+/// runs the node, or of root: only such may change where calls go.
 #[derive(Clone, Copy, Debug)]
-pub struct Local;
+pub struct OfOwner;
 
 /// What our services ask of the node beyond registrations.
 pub trait Admin: Send + Sync {

@@ -22,7 +22,16 @@ use crate::tcp::{self, Destination};
 
 /// Whether the program at `peer` may use the listener at `local`: the place for the check of its
 /// owner. Called once a connection, on the thread of the data plane; it must not wait.
-pub type Admit = Arc<dyn Fn(SocketAddr, SocketAddr) -> Result<(), Stranger> + Send + Sync>;
+pub type Admit = Arc<dyn Fn(SocketAddr, SocketAddr) -> Result<Served, Stranger> + Send + Sync>;
+
+/// Who is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// A program of the user who runs the node, or of root: it may change what the node does.
+    Owner,
+    /// Somebody else, or nobody looked who.
+    Other,
+}
 
 /// A program of a user whom a node does not serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

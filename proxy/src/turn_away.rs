@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use crate::answer::{self, Form};
 use crate::body::Body;
-use crate::detect::{self, Captured, Protocol};
+use crate::detect::{self, Captured, From, Protocol};
 use crate::error::Error;
 use crate::metrics::Turned;
 use crate::proxy::{Shared, Stranger};
@@ -40,7 +40,9 @@ async fn tell(mut stream: TcpStream, error: &Error, node: &str) {
         Ok((Protocol::Http1 | Protocol::Connect, _)) => {
             http1(stream, error, node, &Form::Text).await
         }
-        Ok((Protocol::Http2, seen)) => http2(Captured::new(stream, seen, false), error, node).await,
+        Ok((Protocol::Http2, seen)) => {
+            http2(Captured::new(stream, seen, From::default()), error, node).await
+        }
         Ok((Protocol::Socks | Protocol::Unknown, _)) | Err(_) => {}
     }
 }

@@ -23,7 +23,7 @@ use super::registry::Registry;
 use super::reply::{Answerer, Reply};
 use super::router::Router;
 use super::scope::Scope;
-use super::{Config, Local, Own, Rules};
+use super::{Config, OfOwner, Own, Rules};
 use crate::body::Body;
 use crate::deadline;
 
@@ -45,8 +45,8 @@ pub(super) struct Call {
     pub(super) method: String,
     /// What the caller may see.
     pub(super) scope: Scope,
-    /// The caller is a program on this machine that the node serves.
-    pub(super) local: bool,
+    /// The caller is a program on this machine of the user who runs the node, or of root.
+    pub(super) of_owner: bool,
 }
 
 /// All services, and what they share.
@@ -196,8 +196,8 @@ impl Dispatch {
         let deadline = Instant::now() + given.unwrap_or(PATIENCE).min(PATIENCE);
         let scope = Scope::of(&head.headers)
             .map_err(|why| Failure::new(own, Kind::BadRequest, why.to_string()))?;
-        let local = head.extensions.get::<Local>().is_some();
-        let call = Call { method: method.name().to_owned(), scope, local };
+        let of_owner = head.extensions.get::<OfOwner>().is_some();
+        let call = Call { method: method.name().to_owned(), scope, of_owner };
         let mut messages = Messages::new(body, Arc::clone(&self.room));
         let message = within(deadline, own, first(&mut messages, &codec, own)).await?;
         // A watch looks at the routes as they are now, not as they are when first polled.

@@ -6,8 +6,8 @@
 //! this node itself.
 //!
 //! What a program writes (`Table`, `Process`) counts for calls that come in at this node, and is told
-//! to nobody: routes of the network come from signed records alone. It is written by programs of this
-//! machine only, that the node serves, and lasts until it is deleted or the node stops; what
+//! to nobody: routes of the network come from signed records alone. It is written over the loopback by
+//! programs of the user who runs the node, and lasts until it is deleted or the node stops; what
 //! `Process` brings lasts for the time its advert says.
 
 use std::sync::Arc;
@@ -103,9 +103,9 @@ impl Router {
         message: Bytes,
         write: impl FnOnce(M, &Arc<Config>) -> Result<A, Failure>,
     ) -> Reply {
-        if !call.local {
+        if !call.of_owner {
             let why =
-                "routes are written by programs on the machine of the node, over the loopback";
+                "routes are written by programs of the user who runs the node, over the loopback";
             return Reply::now::<A>(Err(Failure::new(NAME, Kind::Forbidden, why)));
         }
         Reply::now(decode(NAME, message).and_then(|message| write(message, &self.config)))

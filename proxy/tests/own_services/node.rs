@@ -86,7 +86,7 @@ impl Node {
             routes: Arc::clone(&self.desk.routes),
             tunnel,
             own: Some(self.own.clone()),
-            admit: None,
+            admit: Some(Arc::new(|_, _| Ok(proxy::Served::Owner))),
             limits: proxy::Limits::default(),
         })
     }
