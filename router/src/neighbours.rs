@@ -15,17 +15,18 @@ use crate::chance::Chance;
 /// Relays that a leaf, and a relay, keep links to.
 const RELAYS: (usize, usize) = (2, 3);
 /// Dials under way at once.
-const MAX_DIALS: usize = 4;
-/// Of them, to nodes that nobody can reach.
-const MAX_SEARCHES: usize = 2;
+const MAX_DIALS: usize = 24;
+/// Of them, to nodes that nobody can reach. A dial that nobody answers takes seconds: with few at
+/// once, who lost everybody would wait for the dead before it asks the living.
+const MAX_SEARCHES: usize = 16;
 /// Nodes that nobody can reach, of which one is tried now and then.
 const MAX_SOUGHT: usize = 256;
 /// A dial of which nothing was heard for this long has failed.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first wait after a failed dial; doubled with each.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
-/// The longest wait at first …
-const LONGEST_RETRY: Duration = Duration::from_secs(2);
+/// The longest wait at first: shorter than that between two packets of a dial …
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
 /// … and once a node has not answered for [`PATIENCE`].
 const RARE_RETRY: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -64,6 +65,8 @@ pub(crate) struct Member {
     pub(crate) reachable: bool,
     /// There is a link with it that is not suspected.
     pub(crate) linked: bool,
+    /// It hears the relays that this node hears: what it says comes here without a link with it.
+    pub(crate) served: bool,
     /// Smaller is nearer: the same region first, then by cost.
     pub(crate) distance: (bool, proto::Cost),
 }
@@ -87,26 +90,31 @@ pub(crate) fn choose(
     am_relay: bool,
 ) -> Wanted {
     let mut wanted = Wanted::default();
-    wanted.beside(ring);
+    let count = if am_relay { RELAYS.1 } else { RELAYS.0 };
+    let mut nearest: Vec<&Member> = relays.iter().collect();
+    // Linked ones first: a link that is there is not given up for one that may be a little nearer.
+    nearest.sort_by_key(|member| (!member.linked, !member.reachable, member.distance, member.id));
+    let near = nearest.iter().take(count).copied();
+    wanted.keep.extend(near.clone().filter(|relay| relay.is_alive()).map(|relay| relay.id));
+    // With one relay less than it should have, a leaf holds on to its ring.
+    let alone = !am_relay && wanted.keep.len() < count;
+    wanted.beside(ring.map(|member| Member { served: member.served && !alone, ..member }));
     if am_relay {
         // Relays alone are connected as well: leaves need not carry their news (see `flood`).
-        wanted.beside(relays.iter().copied());
+        wanted.beside(relays.iter().map(|relay| Member { served: false, ..*relay }));
     }
-    let count = if am_relay { RELAYS.1 } else { RELAYS.0 };
-    let mut relays: Vec<&Member> = relays.iter().collect();
-    // Linked ones first: a link that is there is not given up for one that may be a little nearer.
-    relays.sort_by_key(|member| (!member.linked, !member.reachable, member.distance, member.id));
-    let near = relays.iter().take(count).copied();
-    wanted.keep.extend(near.clone().filter(|relay| relay.is_alive()).map(|relay| relay.id));
-    let farthest = near.filter(|relay| relay.linked).map(|relay| relay.distance).max();
-    let nearer = relays.iter().filter(|relay| !relay.linked && relay.reachable).find(|relay| {
+    let farthest = near.clone().filter(|relay| relay.linked).map(|relay| relay.distance).max();
+    let nearer = nearest.iter().filter(|relay| !relay.linked && relay.reachable).find(|relay| {
         farthest.is_some_and(|(elsewhere, cost)| {
             let half = proto::Cost::from_micros(cost.as_micros() / 2);
             relay.distance < (elsewhere, half)
         })
     });
     wanted.nearer = nearer.map(|relay| relay.id);
-    let lost = relays.iter().filter(|relay| !relay.is_alive()).take(count);
+    // A leaf that has its relays leaves it to relays to find the lost ones.
+    let lacks =
+        if am_relay { count } else { count - near.clone().filter(|r| r.is_alive()).count() };
+    let lost = nearest.iter().filter(|relay| !relay.is_alive()).take(lacks);
     wanted.seek.extend(lost.map(|relay| relay.id));
     wanted
 }
@@ -117,7 +125,7 @@ impl Wanted {
         let before = ring.clone();
         for member in ring.by_ref() {
             if member.is_alive() {
-                self.keep.insert(member.id);
+                self.keep.extend((!member.served).then_some(member.id));
                 break;
             }
             if self.seek.len() < MAX_SOUGHT {
@@ -125,7 +133,8 @@ impl Wanted {
             }
         }
         // The predecessor would only have to open its link again if this one closed it.
-        let last = before.rev().find(Member::is_alive).filter(|member| member.linked);
+        let last = before.rev().find(Member::is_alive);
+        let last = last.filter(|member| member.linked && !member.served);
         self.keep.extend(last.map(|member| member.id));
     }
 }
@@ -248,7 +257,7 @@ mod tests {
     /// A member, and whether it is a relay.
     fn member(n: u8, relay: bool, reachable: bool, linked: bool, cost: u32) -> (Member, bool) {
         let distance = (false, Cost::from_micros(cost));
-        (Member { id: id(n), reachable, linked, distance }, relay)
+        (Member { id: id(n), reachable, linked, served: false, distance }, relay)
     }
 
     fn chosen(ring: &[(Member, bool)], am_relay: bool) -> Wanted {
@@ -316,10 +325,12 @@ mod tests {
     fn failed_dials_wait_longer_each_time_and_are_bounded() {
         let mut chance = Chance::new(1);
         let mut neighbours = Neighbours::default();
-        let wanted = Wanted { keep: ids(&[2]), seek: ids(&[3, 4, 5]), nearer: None };
+        let sought: Vec<u8> = (3..).take(MAX_SEARCHES + 1).collect();
+        let wanted = Wanted { keep: ids(&[2]), seek: ids(&sought), nearer: None };
         let now = Time::ZERO;
         let (dial, next) = neighbours.review(wanted.clone(), |_| false, now, &mut chance);
-        assert_eq!(dial, [id(2), id(3), id(4)], "two searches at once");
+        let first: Vec<_> = (2..).map(id).take(MAX_SEARCHES + 1).collect();
+        assert_eq!(dial, first, "one and so many searches at once");
         assert_eq!(next, Some(now + DIAL_TIMEOUT));
         neighbours.dialled(id(2), false, now, &mut chance);
         let (dial, next) = neighbours.review(wanted.clone(), |_| false, now, &mut chance);
