@@ -1,9 +1,10 @@
 //! Which links to keep.
 //!
-//! Every node keeps a link to its successor on the ring of ids, so that all that can hear each
-//! other are connected, and to the nearest relays. Towards a successor that cannot be reached it
-//! keeps trying, so that a network that fell apart finds together again; meanwhile the next on the
-//! ring takes its place. Relays do the same among themselves. A node accepts links from anybody.
+//! Every node keeps links to the nearest relays and, unless relays pass on between the two, to its
+//! successor on the ring of ids, so that all that can hear each other are connected. Towards a
+//! successor that cannot be reached it keeps trying, so that a network that fell apart finds
+//! together again; meanwhile the next on the ring takes its place. Relays do the same among
+//! themselves. A node accepts links from anybody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -281,6 +282,24 @@ mod tests {
         let wanted = chosen(&ring, false);
         assert_eq!((wanted.keep, wanted.seek), (ids(&[3, 5, 6]), ids(&[2])));
         assert_eq!(chosen(&ring, true).keep, ids(&[3, 4, 5, 6]));
+    }
+
+    #[test]
+    fn with_its_relays_a_leaf_keeps_no_link_to_a_successor_that_hears_them() {
+        let mut ring = [
+            member(2, false, true, true, 10),
+            member(3, true, true, true, 10),
+            member(4, true, true, true, 10),
+            member(5, true, false, false, 10),
+        ];
+        ring[0].0.served = true;
+        let wanted = chosen(&ring, false);
+        assert_eq!((wanted.keep, wanted.seek), (ids(&[3, 4]), ids(&[])), "relays look for relays");
+        let one_relay_less = [ring[0], ring[1], ring[3]];
+        let wanted = chosen(&one_relay_less, false);
+        assert_eq!((wanted.keep, wanted.seek), (ids(&[2, 3]), ids(&[5])));
+        ring[0].0.served = false;
+        assert_eq!(chosen(&ring, false).keep, ids(&[2, 3, 4]));
     }
 
     #[test]
