@@ -157,7 +157,6 @@ fn one_seed_gives_one_log() {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the numbers are what the run is for")]
 fn a_large_network_agrees() {
     let count = number("MICRO_SIM_NODES").unwrap_or(LARGE) as usize;
     try_all("a_large_network", 1..=1, |seed| {
@@ -202,7 +201,6 @@ fn a_large_network_agrees() {
 
 /// F35 of the fault catalogue.
 #[test]
-#[expect(clippy::print_stdout, reason = "the numbers are what the run is for")]
 fn half_of_a_hundred_nodes_die_at_once() {
     /// Of all that live, in the mean; and of one, which tells the leaves of relays that died what
     /// they missed. The bar is a megabyte for each.
