@@ -1,5 +1,6 @@
 //! Who: nodes, networks, their keys, and the links between them.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -25,8 +26,27 @@ pub struct NotAnId;
 macro_rules! hash_id {
     ($(#[$doc:meta])* $name:ident, $domain:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
         pub struct $name([u8; 32]);
+
+        impl Ord for $name {
+            /// By their bytes. The first eight tell almost all apart, in one instruction.
+            #[inline]
+            fn cmp(&self, other: &Self) -> Ordering {
+                let first = |id: &Self| {
+                    let [a, b, c, d, e, f, g, h, ..] = id.0;
+                    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+                };
+                first(self).cmp(&first(other)).then_with(|| self.0.cmp(&other.0))
+            }
+        }
+
+        impl PartialOrd for $name {
+            #[inline]
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
 
         impl $name {
             /// The id of the holder of `key`: BLAKE3 over a domain string and the key, so that an

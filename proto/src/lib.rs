@@ -36,8 +36,8 @@ pub mod rule;
 pub mod selector;
 pub mod sign;
 pub mod target;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod ticket;
 pub mod time;
 pub mod varint;

@@ -14,6 +14,9 @@ pub(crate) struct Backbone {
     parts: HashMap<NodeId, Part, FixedState>,
 }
 
+/// Relays that tell a leaf everything: where one falls silent the leaf misses nothing.
+const TOLD_BY: usize = 2;
+
 /// One part; the number means nothing but that it is another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Part(u32);
@@ -46,11 +49,29 @@ impl Backbone {
         self.parts.get(relay).copied()
     }
 
-    /// Whether `node` is linked with a relay of `part`.
-    pub(crate) fn is_heard_by(&self, part: Part, node: &NodeId, graph: &Graph) -> bool {
+    /// Whether `node` is linked with a relay of `part` that is not `me`.
+    pub(crate) fn is_heard_by(
+        &self,
+        part: Part,
+        node: &NodeId,
+        me: &NodeId,
+        graph: &Graph,
+    ) -> bool {
         let claims = graph.find(node).map_or(&[][..], |place| &graph.vertex(place).claims);
-        let near = claims.iter().filter(|claim| claim.usable).map(|claim| graph.vertex(claim.to));
-        near.into_iter().any(|near| self.part(&near.id) == Some(part))
+        let near =
+            claims.iter().filter(|claim| claim.usable).map(|claim| graph.vertex(claim.to).id);
+        near.into_iter().any(|near| near != *me && self.part(&near) == Some(part))
+    }
+
+    /// Whether `node` is linked with two relays of `part` that are nearer to it than `relay`, or
+    /// with two and not with that.
+    pub(crate) fn is_far(&self, part: Part, node: &NodeId, relay: &NodeId, graph: &Graph) -> bool {
+        let claims = graph.find(node).map_or(&[][..], |place| &graph.vertex(place).claims);
+        let usable = claims.iter().filter(|claim| claim.usable);
+        let relays = || usable.clone().map(|claim| (claim.cost, graph.vertex(claim.to).id));
+        let here = relays().find(|(_, id)| id == relay);
+        let nearer = relays().filter(|other| here.is_none_or(|here| *other < here));
+        nearer.filter(|(_, id)| self.part(id) == Some(part)).count() >= TOLD_BY
     }
 }
 
@@ -83,8 +104,16 @@ mod tests {
         assert_eq!(part(1), part(3));
         assert_ne!(part(1), part(4), "only a leaf is between them");
         assert_eq!(part(5), None);
-        let hears = |n, relay| backbone.is_heard_by(part(relay).unwrap(), &node(n), &graph);
+        let hears =
+            |n, relay| backbone.is_heard_by(part(relay).unwrap(), &node(n), &node(9), &graph);
         assert!(hears(5, 1) && hears(5, 4) && hears(6, 4) && !hears(6, 1));
+        link(&mut graph, 6, 1, near);
+        link(&mut graph, 6, 2, near);
+        let far = |relay| backbone.is_far(part(1).unwrap(), &node(6), &node(relay), &graph);
+        assert!(!far(1) && !far(2), "the two nearest tell it");
+        link(&mut graph, 6, 3, near);
+        let far = |relay| backbone.is_far(part(1).unwrap(), &node(6), &node(relay), &graph);
+        assert_eq!([1, 2, 3].map(far), [false, false, true]);
         link(&mut graph, 2, 3, Cost::INFINITE);
         let suspected = Backbone::of(&graph);
         assert_ne!(suspected.part(&node(1)), suspected.part(&node(3)));

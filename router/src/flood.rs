@@ -3,26 +3,32 @@
 //! News gathers for a few milliseconds, then goes to every neighbour that is not known to have it
 //! already: not back where it came from, nor to who told the same meanwhile. A leaf carries what it
 //! heard from a relay to no relay that hears the same relays, and to no leaf that does: they pass
-//! it on themselves (see [`crate::backbone`]).
+//! it on themselves; and of its relays the two nearest do (see [`crate::backbone`]).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::FixedState;
 use proto::record::Kind;
 use proto::{LinkId, RecordId, Verified};
 
 /// How long news gathers, at least and at most.
 pub(crate) const GATHER: (Duration, Duration) =
     (Duration::from_millis(2), Duration::from_millis(6));
+/// The wait between two tellings while there is more and more to tell: a node hears of many changes
+/// in few frames, for a delay that is small beside those of the ways between nodes.
+pub(crate) const TELL_EVERY: Duration = Duration::from_millis(25);
 /// Bytes of records sent on one link before the next wait.
 pub(crate) const AT_ONCE: usize = 256 * 1024;
 
 /// What was learnt since the last telling.
 #[derive(Debug, Default)]
 pub(crate) struct Flood {
-    /// Node records first: what else a node writes is believed only once it is known.
-    news: BTreeMap<(bool, RecordId), News>,
+    /// In the order it was learnt.
+    news: Vec<News>,
+    places: HashMap<RecordId, usize, FixedState>,
 }
 
 #[derive(Debug)]
@@ -36,12 +42,19 @@ impl Flood {
     /// Adds what was learnt from `from`, or written here.
     pub(crate) fn add(&mut self, record: Arc<Verified>, from: Option<LinkId>) {
         let known = from.into_iter().collect();
-        self.news.insert(key(record.id()), News { record, known });
+        match self.places.entry(record.id().clone()) {
+            Entry::Occupied(place) => self.news[*place.get()] = News { record, known },
+            Entry::Vacant(place) => {
+                place.insert(self.news.len());
+                self.news.push(News { record, known });
+            }
+        }
     }
 
     /// Notes that the other end of `link` has this very version as well.
     pub(crate) fn known(&mut self, record: &Verified, link: LinkId) {
-        if let Some(news) = self.news.get_mut(&key(record.id()))
+        let place = self.places.get(record.id()).copied();
+        if let Some(news) = place.and_then(|place| self.news.get_mut(place))
             && news.record.version() == record.version()
             && !news.known.contains(&link)
         {
@@ -49,14 +62,18 @@ impl Flood {
         }
     }
 
-    /// Takes what there is to tell now.
+    /// Takes what there is to tell now. Node records come first: what else a node writes is
+    /// believed only once it is known.
     pub(crate) fn take(&mut self) -> Taken {
-        Taken(std::mem::take(&mut self.news).into_values().collect())
+        self.places.clear();
+        let mut news = std::mem::take(&mut self.news);
+        news.sort_by_key(|news| news.record.id().kind != Kind::NODE);
+        Taken(news)
     }
 }
 
 /// News about to be told. Nothing of it has been superseded.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Taken(Vec<News>);
 
 impl Taken {
@@ -71,10 +88,6 @@ impl Taken {
         let unknown = self.0.iter().filter(move |news| !news.known.iter().any(&has));
         unknown.map(|news| &news.record)
     }
-}
-
-fn key(id: &RecordId) -> (bool, RecordId) {
-    (id.kind != Kind::NODE, id.clone())
 }
 
 /// Records waiting to be sent on one link.

@@ -100,6 +100,12 @@ impl Graph {
         mutual.map(|claim| (self.vertex(claim.to).id, claim.cost))
     }
 
+    /// Whether `near` says that it has a link with `far`.
+    pub(crate) fn claims(&self, near: &NodeId, far: &NodeId) -> bool {
+        let places = self.find(near).zip(self.find(far));
+        places.is_some_and(|(near, far)| self.seek(near, far).is_ok())
+    }
+
     /// What the node at `near` says a link with that at `far` costs.
     pub(crate) fn cost(&self, near: u32, far: u32) -> Option<Cost> {
         let at = self.seek(near, far).ok()?;

@@ -35,6 +35,7 @@ pub mod router;
 pub mod routes;
 pub mod rules;
 mod services;
+mod terms;
 #[cfg(test)]
 mod testing;
 pub mod timer;

@@ -38,10 +38,23 @@ pub(crate) struct Link {
     pub(crate) full: bool,
     /// Since when nobody is known to want it.
     pub(crate) unwanted: Option<Time>,
+    /// The network is told of it: it is one that this node opened and keeps. Of those that others
+    /// opened, their word is waited for.
+    pub(crate) announced: bool,
     /// It was asked to be closed.
     pub(crate) closing: bool,
     /// The other end told of somebody unknown: to be compared with soon, whoever opened the link.
     pub(crate) compare: bool,
+    /// A digest was sent over it when it was opened.
+    pub(crate) begun: bool,
+    /// That was put off: to be compared unless that turns out to be of no use.
+    pub(crate) put_off: bool,
+    /// When a digest was last sent.
+    pub(crate) compared: Time,
+    /// A digest was sent by a node that knows nobody, and not answered yet.
+    pub(crate) asked: bool,
+    /// The records that were asked of the other end and have not come yet.
+    pub(crate) awaited: usize,
     /// The other end hears from relays what this one hears from them.
     pub(crate) served: bool,
     cost: Cost,
@@ -147,6 +160,16 @@ impl Links {
         }
     }
 
+    /// Whether the network was told that there is a link with `node`.
+    pub(crate) fn is_told(&self, node: &NodeId) -> bool {
+        self.told.get(node).is_some_and(|told| told.cost.is_some())
+    }
+
+    /// Whether the network was told of any link that can be used.
+    pub(crate) fn is_any_told(&self) -> bool {
+        self.told.values().any(|told| told.cost.is_some_and(Cost::is_finite))
+    }
+
     /// The neighbours of which something was told or is to be told.
     pub(crate) fn told(&self) -> impl Iterator<Item = &NodeId> {
         self.told.keys()
@@ -172,8 +195,14 @@ impl Link {
             backlog: Backlog::new(backlog),
             full: false,
             unwanted: None,
+            announced: false,
             closing: false,
             compare: false,
+            begun: false,
+            put_off: false,
+            compared: now,
+            asked: false,
+            awaited: 0,
             served: false,
             cost: at_least_something(cost),
             suspected: !cost.is_finite(),

@@ -9,9 +9,8 @@
 //!   tombstone, or past its grant.
 
 mod origin;
+mod table;
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use proto::{NodeId, RecordId, Time, Verified};
 pub(crate) use self::origin::{Origin, is_tombstone};
 
 use self::origin::Held;
+use self::table::{Table, bucket};
 use crate::limits::Limits;
 use crate::output::Reject;
 
@@ -32,7 +32,7 @@ pub(crate) const MEMORY: Duration = Duration::from_secs(24 * 3600);
 /// Everything held, by origin.
 #[derive(Debug)]
 pub(crate) struct Lsdb {
-    origins: BTreeMap<NodeId, Origin>,
+    origins: Table,
     /// Of origins that can be reached: one hash over their records, by the first byte of their id.
     buckets: Box<[u64; MAX_BUCKETS]>,
     records: usize,
@@ -56,7 +56,7 @@ pub(crate) enum Outcome {
 impl Lsdb {
     pub(crate) fn new(limits: Limits) -> Self {
         let buckets = Box::new([0; MAX_BUCKETS]);
-        Self { origins: BTreeMap::new(), buckets, records: 0, bytes: 0, limits }
+        Self { origins: Table::new(), buckets, records: 0, bytes: 0, limits }
     }
 
     /// Takes in a record of another node.
@@ -114,10 +114,8 @@ impl Lsdb {
     /// Holds a record, whatever the limits; returns what had to go with it.
     pub(crate) fn put(&mut self, record: Arc<Verified>, now: Time) -> Vec<RecordId> {
         let id = record.id().clone();
-        let origin = self
-            .origins
-            .entry(id.origin)
-            .or_insert_with(|| Origin { since: now, ..Origin::default() });
+        let origin =
+            self.origins.get_or_insert(&id.origin, || Origin { since: now, ..Origin::default() });
         let before = origin.hash;
         self.bytes += record.record().bytes().len();
         match origin.put(record.clone(), now) {
@@ -176,7 +174,7 @@ impl Lsdb {
         };
         let silent: Vec<_> = self.origins.iter().filter_map(silent).collect();
         let gone = silent.iter().flat_map(|origin| self.forget(origin)).collect();
-        for origin in self.origins.values_mut() {
+        for origin in self.origins.iter_mut() {
             // The tombstone of a node goes with all of it, above.
             let keep = |held: &Held| {
                 let id = held.record.id();
@@ -215,15 +213,12 @@ impl Lsdb {
         &self,
         from: &NodeId,
     ) -> impl DoubleEndedIterator<Item = (&NodeId, &Origin)> + Clone {
-        let after = self.origins.range((Bound::Excluded(from), Bound::Unbounded));
-        after.chain(self.origins.range(..from))
+        self.origins.around(from)
     }
 
     /// Those whose ids begin with `first`.
     pub(crate) fn in_bucket(&self, first: u8) -> impl Iterator<Item = (&NodeId, &Origin)> {
-        let (mut low, mut high) = ([0; 32], [0xff; 32]);
-        (low[0], high[0]) = (first, first);
-        self.origins.range(NodeId::from_bytes(low)..=NodeId::from_bytes(high))
+        self.origins.in_bucket(first)
     }
 
     pub(crate) fn get(&self, id: &RecordId) -> Option<&Arc<Verified>> {
@@ -244,11 +239,6 @@ impl Lsdb {
     }
 }
 
-/// The bucket of a digest that an origin belongs to.
-pub(crate) fn bucket(origin: &NodeId) -> usize {
-    usize::from(origin.as_bytes()[0])
-}
-
 /// The id of a record of this kind.
 pub(crate) fn record_id(origin: NodeId, kind: Kind, key: &[u8]) -> RecordId {
     RecordId { origin, kind, key: Bytes::copy_from_slice(key) }
@@ -256,6 +246,8 @@ pub(crate) fn record_id(origin: NodeId, kind: Kind, key: &[u8]) -> RecordId {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::testing::{Toy, network, node};
     use proptest::prelude::*;
@@ -263,7 +255,7 @@ mod tests {
     use proto::{Epoch, Seq, Version};
 
     /// What a record of the naive model is: origin, which one (0: the node), version, tombstone.
-    type Model = (u8, u8, (u64, u64), bool);
+    type Model = (u32, u8, (u64, u64), bool);
 
     fn record(&(origin, which, (epoch, seq), gone): &Model) -> Arc<Verified> {
         let who = Toy(origin);
@@ -277,13 +269,13 @@ mod tests {
     }
 
     /// What is to be held of what was heard, said as plainly as it can be.
-    fn model(heard: &[Model]) -> BTreeMap<(u8, u8), (u64, u64)> {
+    fn model(heard: &[Model]) -> BTreeMap<(u32, u8), (u64, u64)> {
         let mut held = BTreeMap::new();
         for &(origin, which, version, _) in heard {
             let newest = held.entry((origin, which)).or_insert(version);
             *newest = (*newest).max(version);
         }
-        let is_gone = |key: (u8, u8), version| {
+        let is_gone = |key: (u32, u8), version| {
             heard.iter().any(|&(o, w, v, gone)| (o, w) == key && v == version && gone)
         };
         let was_member =
@@ -298,7 +290,7 @@ mod tests {
         held
     }
 
-    fn held(lsdb: &Lsdb) -> BTreeMap<(u8, u8), (u64, u64)> {
+    fn held(lsdb: &Lsdb) -> BTreeMap<(u32, u8), (u64, u64)> {
         let records = lsdb.origins().flat_map(|(_, origin)| origin.records());
         records
             .map(|record| {
@@ -311,7 +303,7 @@ mod tests {
 
     /// One version says one thing: the same origin does not sign two.
     fn heard() -> impl Strategy<Value = Vec<Model>> {
-        let one = (0..3u8, 0..4u8, (0..3u64, 0..4u64), any::<bool>());
+        let one = (0..3u32, 0..4u8, (0..3u64, 0..4u64), any::<bool>());
         prop::collection::vec(one, 0..40).prop_map(|mut all| {
             let mut said = BTreeMap::new();
             for (origin, which, version, gone) in &mut all {
@@ -378,5 +370,22 @@ mod tests {
         }
         let fourth = lsdb.accept(&record(&(3, 0, (1, 1), false)), Time::ZERO);
         assert!(matches!(fourth, Outcome::Refused(Reject::Full)));
+    }
+
+    #[test]
+    fn around_the_ring_comes_everybody_else_once_in_either_direction() {
+        let mut lsdb = Lsdb::new(Limits::default());
+        for n in 0..40 {
+            lsdb.put(record(&(n, 0, (1, 1), false)), Time::ZERO);
+        }
+        let all: Vec<_> = lsdb.origins().map(|(id, _)| *id).collect();
+        assert!(all.is_sorted() && all.len() == 40);
+        for (at, from) in all.iter().enumerate() {
+            let ring = || lsdb.around(from).map(|(id, _)| *id);
+            let expected = [&all[at + 1..], &all[..at]].concat();
+            assert_eq!(ring().collect::<Vec<_>>(), expected);
+            let back: Vec<_> = ring().rev().collect();
+            assert!(back.iter().rev().eq(&expected));
+        }
     }
 }

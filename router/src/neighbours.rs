@@ -1,9 +1,10 @@
 //! Which links to keep.
 //!
-//! Every node keeps a link to its successor on the ring of ids, so that all that can hear each
-//! other are connected, and to the nearest relays. Towards a successor that cannot be reached it
-//! keeps trying, so that a network that fell apart finds together again; meanwhile the next on the
-//! ring takes its place. Relays do the same among themselves. A node accepts links from anybody.
+//! Every node keeps links to the nearest relays and, unless relays pass on between the two, to its
+//! successor on the ring of ids, so that all that can hear each other are connected. Towards a
+//! successor that cannot be reached it keeps trying, so that a network that fell apart finds
+//! together again; meanwhile the next on the ring takes its place. Relays do the same among
+//! themselves. A node accepts links from anybody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,17 +16,18 @@ use crate::chance::Chance;
 /// Relays that a leaf, and a relay, keep links to.
 const RELAYS: (usize, usize) = (2, 3);
 /// Dials under way at once.
-const MAX_DIALS: usize = 4;
-/// Of them, to nodes that nobody can reach.
-const MAX_SEARCHES: usize = 2;
+const MAX_DIALS: usize = 24;
+/// Of them, to nodes that nobody can reach. A dial that nobody answers takes seconds: with few at
+/// once, who lost everybody would wait for the dead before it asks the living.
+const MAX_SEARCHES: usize = 16;
 /// Nodes that nobody can reach, of which one is tried now and then.
 const MAX_SOUGHT: usize = 256;
 /// A dial of which nothing was heard for this long has failed.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first wait after a failed dial; doubled with each.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
-/// The longest wait at first …
-const LONGEST_RETRY: Duration = Duration::from_secs(2);
+/// The longest wait at first: shorter than that between two packets of a dial …
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
 /// … and once a node has not answered for [`PATIENCE`].
 const RARE_RETRY: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -64,6 +66,8 @@ pub(crate) struct Member {
     pub(crate) reachable: bool,
     /// There is a link with it that is not suspected.
     pub(crate) linked: bool,
+    /// It hears the relays that this node hears: what it says comes here without a link with it.
+    pub(crate) served: bool,
     /// Smaller is nearer: the same region first, then by cost.
     pub(crate) distance: (bool, proto::Cost),
 }
@@ -87,26 +91,31 @@ pub(crate) fn choose(
     am_relay: bool,
 ) -> Wanted {
     let mut wanted = Wanted::default();
-    wanted.beside(ring);
+    let count = if am_relay { RELAYS.1 } else { RELAYS.0 };
+    let mut nearest: Vec<&Member> = relays.iter().collect();
+    // Linked ones first: a link that is there is not given up for one that may be a little nearer.
+    nearest.sort_by_key(|member| (!member.linked, !member.reachable, member.distance, member.id));
+    let near = nearest.iter().take(count).copied();
+    wanted.keep.extend(near.clone().filter(|relay| relay.is_alive()).map(|relay| relay.id));
+    // With one relay less than it should have, a leaf holds on to its ring.
+    let alone = !am_relay && wanted.keep.len() < count;
+    wanted.beside(ring.map(|member| Member { served: member.served && !alone, ..member }));
     if am_relay {
         // Relays alone are connected as well: leaves need not carry their news (see `flood`).
-        wanted.beside(relays.iter().copied());
+        wanted.beside(relays.iter().map(|relay| Member { served: false, ..*relay }));
     }
-    let count = if am_relay { RELAYS.1 } else { RELAYS.0 };
-    let mut relays: Vec<&Member> = relays.iter().collect();
-    // Linked ones first: a link that is there is not given up for one that may be a little nearer.
-    relays.sort_by_key(|member| (!member.linked, !member.reachable, member.distance, member.id));
-    let near = relays.iter().take(count).copied();
-    wanted.keep.extend(near.clone().filter(|relay| relay.is_alive()).map(|relay| relay.id));
-    let farthest = near.filter(|relay| relay.linked).map(|relay| relay.distance).max();
-    let nearer = relays.iter().filter(|relay| !relay.linked && relay.reachable).find(|relay| {
+    let farthest = near.clone().filter(|relay| relay.linked).map(|relay| relay.distance).max();
+    let nearer = nearest.iter().filter(|relay| !relay.linked && relay.reachable).find(|relay| {
         farthest.is_some_and(|(elsewhere, cost)| {
             let half = proto::Cost::from_micros(cost.as_micros() / 2);
             relay.distance < (elsewhere, half)
         })
     });
     wanted.nearer = nearer.map(|relay| relay.id);
-    let lost = relays.iter().filter(|relay| !relay.is_alive()).take(count);
+    // A leaf that has its relays leaves it to relays to find the lost ones.
+    let lacks =
+        if am_relay { count } else { count - near.clone().filter(|r| r.is_alive()).count() };
+    let lost = nearest.iter().filter(|relay| !relay.is_alive()).take(lacks);
     wanted.seek.extend(lost.map(|relay| relay.id));
     wanted
 }
@@ -117,7 +126,7 @@ impl Wanted {
         let before = ring.clone();
         for member in ring.by_ref() {
             if member.is_alive() {
-                self.keep.insert(member.id);
+                self.keep.extend((!member.served).then_some(member.id));
                 break;
             }
             if self.seek.len() < MAX_SOUGHT {
@@ -125,7 +134,8 @@ impl Wanted {
             }
         }
         // The predecessor would only have to open its link again if this one closed it.
-        let last = before.rev().find(Member::is_alive).filter(|member| member.linked);
+        let last = before.rev().find(Member::is_alive);
+        let last = last.filter(|member| member.linked && !member.served);
         self.keep.extend(last.map(|member| member.id));
     }
 }
@@ -248,7 +258,7 @@ mod tests {
     /// A member, and whether it is a relay.
     fn member(n: u8, relay: bool, reachable: bool, linked: bool, cost: u32) -> (Member, bool) {
         let distance = (false, Cost::from_micros(cost));
-        (Member { id: id(n), reachable, linked, distance }, relay)
+        (Member { id: id(n), reachable, linked, served: false, distance }, relay)
     }
 
     fn chosen(ring: &[(Member, bool)], am_relay: bool) -> Wanted {
@@ -272,6 +282,24 @@ mod tests {
         let wanted = chosen(&ring, false);
         assert_eq!((wanted.keep, wanted.seek), (ids(&[3, 5, 6]), ids(&[2])));
         assert_eq!(chosen(&ring, true).keep, ids(&[3, 4, 5, 6]));
+    }
+
+    #[test]
+    fn with_its_relays_a_leaf_keeps_no_link_to_a_successor_that_hears_them() {
+        let mut ring = [
+            member(2, false, true, true, 10),
+            member(3, true, true, true, 10),
+            member(4, true, true, true, 10),
+            member(5, true, false, false, 10),
+        ];
+        ring[0].0.served = true;
+        let wanted = chosen(&ring, false);
+        assert_eq!((wanted.keep, wanted.seek), (ids(&[3, 4]), ids(&[])), "relays look for relays");
+        let one_relay_less = [ring[0], ring[1], ring[3]];
+        let wanted = chosen(&one_relay_less, false);
+        assert_eq!((wanted.keep, wanted.seek), (ids(&[2, 3]), ids(&[5])));
+        ring[0].0.served = false;
+        assert_eq!(chosen(&ring, false).keep, ids(&[2, 3, 4]));
     }
 
     #[test]
@@ -316,10 +344,12 @@ mod tests {
     fn failed_dials_wait_longer_each_time_and_are_bounded() {
         let mut chance = Chance::new(1);
         let mut neighbours = Neighbours::default();
-        let wanted = Wanted { keep: ids(&[2]), seek: ids(&[3, 4, 5]), nearer: None };
+        let sought: Vec<u8> = (3..).take(MAX_SEARCHES + 1).collect();
+        let wanted = Wanted { keep: ids(&[2]), seek: ids(&sought), nearer: None };
         let now = Time::ZERO;
         let (dial, next) = neighbours.review(wanted.clone(), |_| false, now, &mut chance);
-        assert_eq!(dial, [id(2), id(3), id(4)], "two searches at once");
+        let first: Vec<_> = (2..).map(id).take(MAX_SEARCHES + 1).collect();
+        assert_eq!(dial, first, "one and so many searches at once");
         assert_eq!(next, Some(now + DIAL_TIMEOUT));
         neighbours.dialled(id(2), false, now, &mut chance);
         let (dial, next) = neighbours.review(wanted.clone(), |_| false, now, &mut chance);

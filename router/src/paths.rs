@@ -23,9 +23,13 @@ pub(crate) struct Way {
     over_leaf: bool,
 }
 
-/// How good a way is: paths over relays before others, then by cost, then by ids, so that all
-/// nodes choose alike.
-type Rank = (bool, Cost, NodeId);
+/// The best way to a place found so far: its cost, its last step's place, and its first's.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    cost: Cost,
+    from: u32,
+    first: u32,
+}
 
 /// The ways from this node to all others.
 ///
@@ -66,6 +70,11 @@ impl Paths {
     /// The way to `node`, as last worked out.
     pub(crate) fn to(&self, node: &NodeId) -> Option<Way> {
         self.ways.get(node).copied()
+    }
+
+    /// Whether anybody but this node itself is reached.
+    pub(crate) fn reach_others(&self) -> bool {
+        self.ways.len() > 1
     }
 
     /// Whether anything has changed since.
@@ -164,7 +173,8 @@ impl Paths {
                 return None;
             }
             let way = self.ways.get(&near.id).filter(|way| !way.over_leaf)?;
-            let cost = way.cost.via(graph.cost(claim.to, place)?);
+            let last = graph.cost(claim.to, place)?.max(Cost::from_micros(1));
+            let cost = way.cost.via(last);
             let way = Way { cost, next: way.next.or(Some(leaf.id)), over_leaf: false };
             cost.is_finite().then_some(((cost, near.id), way))
         });
@@ -187,36 +197,60 @@ impl Paths {
 /// The way to each node; none to those that cannot be reached.
 ///
 /// Dijkstra's algorithm over the whole graph: a millisecond for some thousands of nodes, and run at
-/// most a few times a second (see [`crate::router`]).
+/// most a few times a second (see [`crate::router`]). Over relays first; to whom that does not lead,
+/// over everybody, each step by cost alone. So whoever follows the answers of the nodes on the way
+/// comes nearer with each step, and once relays lead on, they lead to the end: there are no loops.
 fn shortest(graph: &Graph, me: &NodeId) -> HashMap<NodeId, Way, FixedState> {
     let mut ways = HashMap::default();
-    let mut done = vec![false; graph.places()];
-    let mut best: Vec<Option<Rank>> = vec![None; graph.places()];
     let Some(start) = graph.find(me) else { return ways };
-    let mut open = BinaryHeap::new();
-    best[start as usize] = Some((false, Cost::ZERO, *me));
-    open.push(Reverse(((false, Cost::ZERO, *me), start, None::<NodeId>)));
-    while let Some(Reverse((rank, place, next))) = open.pop() {
+    spread(graph, start, &mut ways, false);
+    let places = 0..u32::try_from(graph.places()).expect("places are numbered so");
+    let is_left = |vertex: &Vertex| {
+        vertex.standing != Standing::Stranger
+            && !ways.contains_key(&vertex.id)
+            && vertex.claims.iter().any(|claim| claim.usable)
+    };
+    if places.into_iter().any(|place| is_left(graph.vertex(place))) {
+        spread(graph, start, &mut ways, true);
+    }
+    ways
+}
+
+/// Adds the ways to nodes that have none yet, through relays or, if `over_leaf`, through anybody.
+/// Of equal ways that whose last but one has the lower id is taken, so that all nodes choose alike.
+fn spread(graph: &Graph, start: u32, ways: &mut HashMap<NodeId, Way, FixedState>, over_leaf: bool) {
+    let mut steps: Vec<Option<Step>> = vec![None; graph.places()];
+    let mut done = vec![false; graph.places()];
+    let mut open = BinaryHeap::from([Reverse((Cost::ZERO, start))]);
+    while let Some(Reverse((cost, place))) = open.pop() {
         if std::mem::replace(&mut done[place as usize], true) {
             continue;
         }
         let vertex = graph.vertex(place);
-        ways.insert(vertex.id, Way { cost: rank.1, next, over_leaf: rank.0 });
-        let over_leaf = rank.0 || (place != start && vertex.standing != Standing::Relay);
+        let first = steps[place as usize].map(|step| step.first);
+        let next = first.map(|first| graph.vertex(first).id);
+        ways.entry(vertex.id).or_insert(Way { cost, next, over_leaf });
+        if !over_leaf && place != start && vertex.standing != Standing::Relay {
+            continue;
+        }
         for claim in vertex.claims.iter().filter(|claim| claim.usable) {
             let there = graph.vertex(claim.to);
             if there.standing == Standing::Stranger || done[claim.to as usize] {
                 continue;
             }
-            let rank = (over_leaf, rank.1.via(claim.cost), vertex.id);
-            if !rank.1.is_finite() || best[claim.to as usize].is_some_and(|best| best <= rank) {
-                continue;
+            // Whatever is claimed, each step costs something: nearer is nearer.
+            let cost = cost.via(claim.cost.max(Cost::from_micros(1)));
+            let better = steps[claim.to as usize].is_none_or(|best| {
+                let from = || graph.vertex(best.from).id;
+                cost < best.cost || cost == best.cost && vertex.id < from()
+            });
+            if cost.is_finite() && better {
+                let first = first.unwrap_or(claim.to);
+                steps[claim.to as usize] = Some(Step { cost, from: place, first });
+                open.push(Reverse((cost, claim.to)));
             }
-            best[claim.to as usize] = Some(rank);
-            open.push(Reverse((rank, claim.to, next.or(Some(there.id)))));
         }
     }
-    ways
 }
 
 #[cfg(test)]
@@ -298,6 +332,27 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn who_follows_the_answers_of_the_nodes_on_the_way_arrives(
+            links in prop::collection::vec((1..9u8, 1..9u8, 1..20u32), 1..16),
+            relays in prop::collection::vec(1..9u8, 0..4),
+        ) {
+            let links: Vec<_> = links.into_iter().filter(|(a, b, _)| a != b).collect();
+            let graph = graph(&links, &relays);
+            let ways: BTreeMap<NodeId, _> =
+                (1..9).map(|n| (node(n), shortest(&graph, &node(n)))).collect();
+            for (from, to) in (1..9).flat_map(|a| (1..9).map(move |b| (node(a), node(b)))) {
+                let mut at = from;
+                for step in 0.. {
+                    let Some(way) = ways[&at].get(&to) else { break };
+                    let Some(next) = way.next else { break };
+                    prop_assert!(step < 8, "a loop between {:?} and {:?}", from, to);
+                    at = next;
+                }
+                prop_assert!(at == to || !ways[&from].contains_key(&to));
+            }
+        }
+
         #[test]
         fn ways_kept_up_to_date_are_those_worked_out_anew(batches in changes()) {
             let mut graph = Graph::default();

@@ -5,9 +5,11 @@
 //! | `router/requests` | programs register, the node changes or leaves |
 //! | `router/links` | neighbour links come, go and change |
 //! | `router/records` | records are taken in, or written |
+//! | `router/catchup` | who lacks much listens first |
 //! | `router/sync` | neighbours are told news, and find out what differs |
 //! | `router/think` | paths and answers are worked out, and published |
 
+mod catchup;
 mod links;
 mod records;
 mod requests;
@@ -39,6 +41,7 @@ use crate::output::{Note, Output};
 use crate::paths::Paths;
 use crate::routes::Routes;
 use crate::services::Offers;
+use crate::terms::Terms;
 use crate::timer::{Timer, TimerTable};
 
 /// What a router is born with.
@@ -79,15 +82,20 @@ pub struct Router {
     offers: Offers,
     /// Which nodes have written rules for a service, whether they may or not.
     ruled: Offers,
-    /// When grants end, by time.
-    grants: BTreeSet<(UnixTime, NodeId)>,
+    terms: Terms,
     leases: Leases,
     links: Links,
     neighbours: Neighbours,
     flood: Flood,
+    catch_up: catchup::CatchUp,
     /// Own records the network has in versions above ours.
     ahead: BTreeMap<(Kind, Bytes), Version>,
     reissued: Option<Time>,
+    /// When news was last told.
+    told: Option<Time>,
+    /// When the last digest of all was due, and when something was last learnt.
+    digests_due: Time,
+    learnt: Time,
     /// When digests were last sent before they were due.
     compared: Option<Time>,
 
@@ -141,13 +149,17 @@ impl Router {
             graph: Graph::default(),
             offers: Offers::default(),
             ruled: Offers::default(),
-            grants: BTreeSet::new(),
+            terms: Terms::default(),
             leases: Leases::default(),
             links: Links::default(),
             neighbours: Neighbours::default(),
             flood: Flood::default(),
+            catch_up: catchup::CatchUp::default(),
             ahead: BTreeMap::new(),
             reissued: None,
+            told: None,
+            digests_due: Time::ZERO,
+            learnt: Time::ZERO,
             compared: None,
             paths: Paths::new(me),
             backbone: Backbone::default(),

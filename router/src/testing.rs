@@ -6,10 +6,11 @@ use std::time::Duration;
 use proto::frame::Frame;
 use proto::grant::{Issuer, Pattern};
 use proto::record::Node;
-use proto::sign::{Sign, Verify};
+use proto::sign::Sign;
+pub(crate) use proto::testing::{Toy, ToyVerify};
 use proto::{
-    Cost, Credential, Epoch, Grant, LabelSet, LinkId, NetworkId, NodeId, PublicKey, Role, Roles,
-    Signature, Time, UnixTime, Verified,
+    Cost, Credential, Epoch, Grant, LabelSet, LinkId, NetworkId, NodeId, Role, Roles, Time,
+    UnixTime, Verified,
 };
 
 use crate::{
@@ -19,41 +20,6 @@ use crate::{
 
 /// The wall clock when everything begins.
 pub(crate) const STARTED: UnixTime = UnixTime(1_000_000);
-
-/// Signs with BLAKE3 under its public key: quick, deterministic, and anybody can forge it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Toy(pub(crate) u8);
-
-impl Toy {
-    pub(crate) fn id(self) -> NodeId {
-        NodeId::of(&self.public_key())
-    }
-}
-
-impl Sign for Toy {
-    fn public_key(&self) -> PublicKey {
-        PublicKey::from_bytes([self.0; 32])
-    }
-
-    fn sign(&self, message: &[u8]) -> Signature {
-        tag(&self.public_key(), message)
-    }
-}
-
-/// Checks what [`Toy`] signs.
-pub(crate) struct ToyVerify;
-
-impl Verify for ToyVerify {
-    fn verify(&self, key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
-        tag(key, message) == *signature
-    }
-}
-
-fn tag(key: &PublicKey, message: &[u8]) -> Signature {
-    let mut bytes = [0; 64];
-    blake3::Hasher::new_keyed(key.as_bytes()).update(message).finalize_xof().fill(&mut bytes);
-    Signature::from_bytes(bytes)
-}
 
 const ROOT: Toy = Toy(251);
 const ISSUER: Toy = Toy(252);
@@ -138,7 +104,7 @@ pub(crate) struct Net {
 
 impl Net {
     /// Routers of the toys 0, 1, … in a first life.
-    pub(crate) fn new(count: u8) -> Self {
+    pub(crate) fn new(count: u32) -> Self {
         Self::of((0..count).map(|n| router(Toy(n), 1, node(Toy(n), "*", 1 << 20))).collect())
     }
 

@@ -84,6 +84,11 @@ impl Origin {
         self.held.iter().map(|held| &held.record)
     }
 
+    /// How many records, tombstones included.
+    pub(crate) fn len(&self) -> usize {
+        self.held.len()
+    }
+
     /// How many services it offers.
     pub(crate) fn services(&self) -> usize {
         self.services

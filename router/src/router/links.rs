@@ -1,5 +1,8 @@
 //! Neighbour links come, go and change.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use proto::record::{Adjacency, Body, Kind, PathKind};
 use proto::{LinkId, NodeId, Time};
 
@@ -12,7 +15,9 @@ use crate::output::Output;
 use crate::timer::Timer;
 
 /// How long a link stays that nobody is known to want.
-const GRACE: std::time::Duration = std::time::Duration::from_secs(15);
+const GRACE: Duration = Duration::from_secs(15);
+/// How long a node whose links are all new learns whom they lead to, before it looks for others.
+const ARRIVAL: Duration = Duration::from_secs(1);
 
 impl Router {
     pub(super) fn link_event(&mut self, id: LinkId, event: LinkEvent, now: Time) {
@@ -27,6 +32,10 @@ impl Router {
             // Who speaks comes first: the rest is believed only from a member that is known.
             let own = self.lsdb.get(&record_id(self.me, Kind::NODE, b"")).cloned();
             own.into_iter().for_each(|own| self.push(id, own, now));
+            let first = dialled && !self.links.is_any_told();
+            if let Some(link) = self.links.get_mut(id).filter(|_| first) {
+                link.announced = true;
+            }
             self.adjacency(node, now);
             self.close_doubles(node);
             // One of the two begins to compare, or both would send what the other asks for. Who
@@ -36,7 +45,7 @@ impl Router {
                 link.served = served;
             }
             if dialled && !served {
-                self.send_digest(id);
+                self.begin_compare(id, now);
             }
             return self.timers.arm(Timer::Dial, now);
         }
@@ -69,8 +78,15 @@ impl Router {
     }
 
     /// Tells the network of the links with `node`, if there is news.
-    fn adjacency(&mut self, node: NodeId, now: Time) {
-        if self.leaving {
+    ///
+    /// Who opened a link says first whether it is one to be kept; the other confirms it. Of those
+    /// that are opened for a moment, as by who looks for the network, nobody hears.
+    pub(super) fn adjacency(&mut self, node: NodeId, now: Time) {
+        let kept = || {
+            let ours = self.links.with(&node).any(|(_, link)| link.announced);
+            ours || self.graph.claims(&node, &self.me)
+        };
+        if self.leaving || !(self.links.is_told(&node) || kept()) {
             return;
         }
         match self.links.telling(node, now) {
@@ -123,6 +139,9 @@ impl Router {
         if self.leaving {
             return;
         }
+        if let Some(until) = self.is_arriving(now) {
+            return self.timers.arm(Timer::Dial, until);
+        }
         let wanted = neighbours::choose(self.ring(), &self.relays(), self.is_relay());
         let links = &self.links;
         let linked = |node: &NodeId| {
@@ -136,6 +155,7 @@ impl Router {
         if let Some(next) = next {
             self.timers.arm(Timer::Dial, next);
         }
+        self.announce(&keep, now);
         let mut over = Vec::new();
         for (id, link) in self.links.iter_mut() {
             if !link.dialled || link.closing || keep.contains(&link.node) {
@@ -151,6 +171,31 @@ impl Router {
         }
         for id in over {
             self.close(id);
+        }
+    }
+
+    /// While the first link is so new that who is nearest, and who is next, is not known yet: until
+    /// when that is waited for. What is learnt or reached meanwhile is looked at at once.
+    fn is_arriving(&self, now: Time) -> Option<Time> {
+        let newest =
+            self.links.iter().filter(|(_, link)| link.is_live()).map(|(_, link)| link.since);
+        let until = newest.max()? + ARRIVAL;
+        let arriving = self.is_catching_up() || !self.paths.reach_others();
+        (arriving && now < until).then_some(until)
+    }
+
+    /// Tells the network of links that this node opened: those it keeps, and those with nodes that
+    /// nobody else reaches.
+    fn announce(&mut self, keep: &BTreeSet<NodeId>, now: Time) {
+        let alone = |node: &NodeId| !self.lsdb.origin(node).is_some_and(Origin::is_reachable);
+        let new = self.links.iter().filter(|(_, link)| link.dialled && !link.announced);
+        let new = new.filter(|(_, link)| keep.contains(&link.node) || alone(&link.node));
+        let new: Vec<_> = new.map(|(id, link)| (id, link.node)).collect();
+        for (id, node) in new {
+            if let Some(link) = self.links.get_mut(id) {
+                link.announced = true;
+                self.adjacency(node, now);
+            }
         }
     }
 
@@ -175,6 +220,7 @@ impl Router {
             id,
             reachable: origin.is_reachable(),
             linked: self.links.is_live(&id),
+            served: self.is_beside(&id),
             distance: (node.region != self.node.region, cost),
         })
     }

@@ -24,11 +24,14 @@ enum Was {
     Known,
     Stale,
     Rejected,
+    /// Looked at again once its origin may be known.
+    Early,
 }
 
 impl Router {
     /// Takes in what a neighbour sent.
     pub(super) fn take_in(&mut self, records: Vec<Arc<Verified>>, link: LinkId, now: Time) {
+        self.came(link, records.len());
         let (mut news, mut known, mut stale) = ((0, 0), 0, 0);
         for record in records {
             let bytes = record.record().bytes().len() as u64;
@@ -41,7 +44,7 @@ impl Router {
                 Was::News => news = (news.0 + 1, news.1 + bytes),
                 Was::Known => known += 1,
                 Was::Stale => stale += 1,
-                Was::Rejected => {}
+                Was::Rejected | Was::Early => {}
             }
         }
         if news.0 + known + stale > 0 {
@@ -80,9 +83,11 @@ impl Router {
             }
             Outcome::Refused(why) => {
                 let unknown = self.lsdb.origin(&record.id().origin).is_none();
-                if unknown && let Some(link) = self.links.get_mut(link) {
-                    link.compare = true;
-                    self.compare_soon(now);
+                if unknown && self.keep_early(link, &record) {
+                    return Was::Early;
+                }
+                if unknown {
+                    self.compare_over(link, now);
                 }
                 self.reject(link, &record, why)
             }
@@ -107,6 +112,7 @@ impl Router {
 
     /// Gathers what is to be told to the neighbours.
     pub(super) fn news(&mut self, record: Arc<Verified>, from: Option<LinkId>, now: Time) {
+        self.learnt = now;
         self.flood.add(record, from);
         self.arm_flood(now);
     }
@@ -133,6 +139,9 @@ impl Router {
                     self.stale.links.extend([origin, far]);
                     self.arm_paths(now);
                 }
+                if far == self.me && cost.is_some() {
+                    self.adjacency(origin, now);
+                }
             }
             Kind::SERVICE => {
                 let name = std::str::from_utf8(&id.key).ok().and_then(|name| name.parse().ok());
@@ -156,14 +165,13 @@ impl Router {
     }
 
     fn derive_node(&mut self, origin: NodeId, now: Time) {
-        self.grants.retain(|(_, node)| *node != origin);
         let node = self.lsdb.node(&origin);
         let standing = node.map_or(Standing::Stranger, |node| {
             let relay = node.credential.grant().roles.has(Role::Relay);
             if relay { Standing::Relay } else { Standing::Leaf }
         });
         let expires = node.map(|node| node.credential.expires());
-        self.grants.extend(expires.map(|expires| (expires, origin)));
+        self.terms.set(origin, expires);
         self.arm_grants();
         if standing == Standing::Relay {
             self.relays.insert(origin);
@@ -288,17 +296,14 @@ impl Router {
 
     /// Sets the timer of the next grant that ends.
     fn arm_grants(&mut self) {
-        let next = self.grants.first().map(|(expires, _)| self.time_of(*expires));
+        let next = self.terms.next().map(|end| self.time_of(end));
         self.timers.put(Timer::Grant, next);
     }
 
     /// Stops believing nodes whose grants have ended; keeps what this node itself says.
     pub(super) fn end_grants(&mut self, now: Time) {
         let wall = self.wall(now);
-        while let Some(&(expires, node)) = self.grants.first()
-            && expires <= wall
-        {
-            self.grants.pop_first();
+        while let Some(node) = self.terms.take_ended(wall) {
             self.note(Note::Expired(node));
             if node == self.me {
                 self.stale_services_of(node);

@@ -22,7 +22,7 @@ use proto::{LinkId, NodeId, RecordId, Time, Verified, Version};
 
 use super::Router;
 use crate::backbone::Part;
-use crate::flood::{AT_ONCE, GATHER};
+use crate::flood::{AT_ONCE, GATHER, TELL_EVERY, Taken};
 use crate::links::Link;
 use crate::lsdb::{Origin, record_id};
 use crate::output::{Note, Output};
@@ -31,24 +31,35 @@ use crate::timer::Timer;
 /// How often each link is compared, give or take a quarter.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// How soon it is compared when there is reason to: somebody is reached again, of whom a neighbour
-/// was told nothing, a neighbour tells of somebody unknown, or relays fell apart.
+/// was told nothing, or a neighbour tells of somebody unknown.
 const COMPARE_SOON: Duration = Duration::from_millis(400);
 /// But not more often than this: while many come, most of what differs is on its way.
 const COMPARE_AGAIN: Duration = Duration::from_secs(3);
+/// Records that are told rather than compared for.
+const FEW: usize = 64;
 /// Bytes of one summary or list of wants, below [`MAX_FRAME`] with its framing.
 const PIECE: usize = MAX_FRAME - 8 * 1024;
+/// The wait before it is looked again whether news may be told.
+const REVIEW: Duration = Duration::from_millis(20);
+/// Digests that are due wait for so long a pause in what is learnt …
+const CALM: Duration = Duration::from_millis(500);
+/// … are looked at again after this …
+const AGAIN: Duration = Duration::from_secs(1);
+/// … and are sent at the latest so much later.
+const AT_LATEST: Duration = Duration::from_secs(10);
 /// The wait before more is sent on a link that has more waiting.
 const BREATH: Duration = Duration::from_millis(2);
 
 impl Router {
     pub(super) fn arm_flood(&mut self, now: Time) {
         let due = now + self.chance.between(GATHER.0, GATHER.1);
+        let due = self.told.map_or(due, |told| due.max(told + TELL_EVERY));
         self.timers.arm(Timer::Flood, due);
     }
 
     pub(super) fn arm_digest(&mut self, now: Time) {
-        let due = now + self.chance.around(COMPARE_EVERY);
-        self.timers.set(Timer::Digest, due);
+        self.digests_due = now + self.chance.around(COMPARE_EVERY);
+        self.timers.set(Timer::Digest, self.digests_due);
     }
 
     pub(super) fn compare_soon(&mut self, now: Time) {
@@ -57,47 +68,82 @@ impl Router {
         self.timers.arm(Timer::Compare, due);
     }
 
-    /// Somebody is reached again who was not since `since`: neighbours that were linked later were
-    /// not told what is held of it.
-    pub(super) fn compare_with_newer(&mut self, since: Time, now: Time) {
-        let mut any = false;
-        for (_, link) in self.links.iter_mut().filter(|(_, link)| link.since >= since) {
-            link.compare = true;
-            any = true;
+    /// These are reached who were not, each since the time beside it: neighbours that were linked
+    /// later were not told what is held of them.
+    pub(super) fn tell_of_reached(&mut self, reached: &[(NodeId, Time)], now: Time) {
+        let held = |(node, _): &(NodeId, Time)| self.lsdb.origin(node).map_or(0, Origin::len);
+        let few = reached.iter().map(held).sum::<usize>() <= FEW;
+        let links = self.links.iter().map(|(id, link)| (id, link.since));
+        let links: Vec<(LinkId, Time)> = links.collect();
+        for (id, linked) in links {
+            let missed = reached.iter().filter(|(_, since)| linked >= *since);
+            let missed: Vec<&Origin> =
+                missed.filter_map(|(node, _)| self.lsdb.origin(node)).collect();
+            if few {
+                let records = missed.into_iter().flat_map(Origin::records).cloned();
+                for record in records.collect::<Vec<_>>() {
+                    self.push(id, record, now);
+                }
+            } else if !missed.is_empty() {
+                self.compare_over(id, now);
+            }
         }
-        if any {
+    }
+
+    /// Has what is held compared with what a neighbour holds.
+    pub(super) fn compare_over(&mut self, id: LinkId, now: Time) {
+        if let Some(link) = self.links.get_mut(id) {
+            link.compare = true;
             self.compare_soon(now);
         }
     }
 
-    /// Whether `node` hears from relays what this node hears from other relays. Only a leaf asks:
-    /// relays tell everybody.
+    /// Whether `node` hears from others what it would hear from here: a leaf, from relays that
+    /// hear what this node hears; a relay, from another that this leaf hears.
+    ///
+    /// A leaf hears from its two nearest relays, one more than it needs.
     pub(super) fn is_served(&self, node: &NodeId) -> bool {
-        if self.is_relay() {
-            return false;
+        if let Some(mine) = self.backbone.part(&self.me) {
+            let relay = self.backbone.part(node).is_some();
+            return !relay && self.backbone.is_far(mine, node, &self.me, &self.graph);
         }
         let relays = self.links.iter().filter(|(_, link)| link.is_live() && link.node != *node);
         let mut parts = relays.filter_map(|(_, link)| self.backbone.part(&link.node)).peekable();
         match self.backbone.part(node) {
             Some(part) => parts.peek().is_some() && parts.all(|other| other == part),
-            None => parts.any(|part| self.backbone.is_heard_by(part, node, &self.graph)),
+            None => parts.any(|part| self.backbone.is_heard_by(part, node, &self.me, &self.graph)),
         }
     }
 
-    /// Neighbours that no longer hear what this node hears may have missed something meanwhile.
+    /// Whether `node` hears relays that this node hears, or is one of them.
+    pub(super) fn is_beside(&self, node: &NodeId) -> bool {
+        let hears = |part| match self.backbone.part(node) {
+            Some(of) => of == part,
+            None => self.backbone.is_heard_by(part, node, &self.me, &self.graph),
+        };
+        if let Some(mine) = self.backbone.part(&self.me) {
+            return hears(mine);
+        }
+        let relays = self.links.iter().filter(|(_, link)| link.is_live() && link.node != *node);
+        relays.filter_map(|(_, link)| self.backbone.part(&link.node)).any(hears)
+    }
+
+    /// Neighbours that no longer hear from others what this node hears may have missed something
+    /// meanwhile.
     pub(super) fn review_served(&mut self, now: Time) {
         let served = self.links.iter().map(|(id, link)| (id, self.is_served(&link.node)));
         let served: Vec<_> = served.collect();
-        let mut any = false;
         for (id, served) in served {
             let Some(link) = self.links.get_mut(id) else { continue };
-            if std::mem::replace(&mut link.served, served) && !served {
-                link.compare = true;
-                any = true;
+            if !std::mem::replace(&mut link.served, served) || served || link.closing {
+                continue;
             }
-        }
-        if any {
-            self.compare_soon(now);
+            if now.since(link.compared) >= COMPARE_SOON {
+                link.compared = now;
+                self.send_digest(id);
+            } else {
+                self.compare_over(id, now);
+            }
         }
     }
 
@@ -111,11 +157,12 @@ impl Router {
 
     /// Tells the news, and what is waiting from before.
     pub(super) fn tell_news(&mut self, now: Time) {
-        let news = self.flood.take();
-        // Which relays are at the other ends; none for a relay, which tells everybody.
+        let news = if self.keeps_back() { Taken::default() } else { self.flood.take() };
+        // Which relays are at the other ends; none for a relay, which tells all relays.
         let links = self.links.iter().filter(|_| !self.is_relay());
         let parts = links.filter_map(|(id, link)| Some((id, self.backbone.part(&link.node)?)));
         let parts: BTreeMap<LinkId, Part> = parts.collect();
+        self.told = Some(now);
         let mut more = false;
         let mut behind = Vec::new();
         for (id, link) in self.links.iter_mut() {
@@ -133,7 +180,7 @@ impl Router {
             }
             let part = parts.get(&id);
             let alike = |other| part.is_some() && parts.get(&other) == part;
-            // Other leaves hear it from the relays that hear it from here.
+            // A leaf that hears it from relays.
             let silent = link.served && part.is_none();
             for record in news.for_link(id, alike).filter(|_| !silent) {
                 if !link.full && bytes < AT_ONCE && link.backlog.is_empty() {
@@ -155,31 +202,73 @@ impl Router {
             self.note(Note::Behind(id));
             self.send_digest(id);
         }
+        // What never comes is given up in the end.
+        self.review_catch_up(now);
+        if self.is_catching_up() {
+            self.timers.arm(Timer::Flood, now + REVIEW);
+        }
         if more {
             self.timers.arm(Timer::Flood, now + BREATH);
         }
     }
 
-    /// Compares with every neighbour whose link was opened here.
+    /// Compares over a link that was just opened; a little later where another comparison has just
+    /// begun, which may bring all of it.
+    pub(super) fn begin_compare(&mut self, id: LinkId, now: Time) {
+        let another = self
+            .links
+            .iter()
+            .any(|(other, link)| other != id && link.begun && now.since(link.since) < COMPARE_SOON);
+        let knows_somebody = self.lsdb.around(&self.me).next().is_some();
+        let Some(link) = self.links.get_mut(id) else { return };
+        if another {
+            link.put_off = true;
+            return self.compare_soon(now);
+        }
+        link.begun = true;
+        if !knows_somebody {
+            self.send_digest(id);
+            self.begins(id, now);
+        } else if self.paths.reach_others() {
+            self.send_digest(id);
+        } else {
+            // Whom it knows it is about to reach over this link: until then it would be told of all.
+            link.compare = true;
+            self.timers.arm(Timer::Compare, now + COMPARE_SOON);
+        }
+    }
+
+    /// Compares with every neighbour whose link was opened here; of those that hear the same relays
+    /// with one, another each time. While much is being learnt most differences are on their way.
     pub(super) fn send_digests(&mut self, now: Time) {
-        self.send_digests_where(|link| link.dialled);
+        let busy = now.since(self.learnt) < CALM;
+        if busy && now.since(self.digests_due) < AT_LATEST {
+            return self.timers.set(Timer::Digest, now + AGAIN);
+        }
+        let served = self.links.iter().filter(|(_, link)| link.dialled && link.served);
+        let oldest = served.min_by_key(|(id, link)| (link.compared, *id)).map(|(id, _)| id);
+        self.send_digests_where(now, |id, link| {
+            link.dialled && (!link.served || oldest == Some(id))
+        });
         self.arm_digest(now);
     }
 
     /// Compares where there was reason to.
     pub(super) fn compare_asked(&mut self, now: Time) {
-        self.send_digests_where(|link| link.compare);
+        self.send_digests_where(now, |_, link| link.compare || (link.put_off && !link.served));
+        self.links.iter_mut().for_each(|(_, link)| link.put_off = false);
         self.compared = Some(now);
     }
 
-    fn send_digests_where(&mut self, wanted: impl Fn(&Link) -> bool) {
+    fn send_digests_where(&mut self, now: Time, wanted: impl Fn(LinkId, &Link) -> bool) {
         if self.leaving {
             return;
         }
         let mut links = Vec::new();
         for (id, link) in self.links.iter_mut() {
-            if wanted(link) && !link.closing {
-                link.compare = false;
+            if wanted(id, link) && !link.closing {
+                (link.compare, link.put_off) = (false, false);
+                link.compared = now;
                 links.push(id);
             }
         }
@@ -290,6 +379,7 @@ impl Router {
             }
         }
         wanted.sort_by_key(|id| id.kind != Kind::NODE);
+        let count = wanted.len();
         let mut want = Want::default();
         let mut room = PIECE;
         for id in wanted {
@@ -302,6 +392,7 @@ impl Router {
             room -= size;
             want.records.push(id);
         }
+        self.awaits(link, count, now);
         if !want.records.is_empty() {
             self.outputs.push_back(Output::Send(link, Frame::Want(want)));
         }

@@ -48,6 +48,7 @@ impl Router {
         }
         self.draw(now);
         self.publish();
+        self.review_catch_up(now);
     }
 
     /// Has links published that changed no path. They are for people: in a storm a little later.
@@ -67,24 +68,22 @@ impl Router {
     /// Paths to all nodes, and what follows for nodes, services and neighbours.
     pub(super) fn work_out_paths(&mut self, now: Time) {
         let changed = self.paths.work_out(&self.graph);
+        let mut reached = Vec::new();
         for node in changed.nodes {
             let reachable = self.paths.to(&node).is_some();
             let unused_since = self.lsdb.origin(&node).map(Origin::since);
             if self.lsdb.set_reachable(&node, reachable, now) && node != self.me {
                 self.note(if reachable { Note::Found(node) } else { Note::Lost(node) });
-                if let Some(since) = unused_since.filter(|_| reachable) {
-                    self.compare_with_newer(since, now);
-                }
+                reached.extend(unused_since.filter(|_| reachable).map(|since| (node, since)));
             }
             self.stale.nodes.insert(node);
             self.stale_services_of(node);
         }
-        if !self.is_relay() {
-            if changed.relays {
-                self.backbone = Backbone::of(&self.graph);
-            }
-            self.review_served(now);
+        self.tell_of_reached(&reached, now);
+        if changed.relays {
+            self.backbone = Backbone::of(&self.graph);
         }
+        self.review_served(now);
     }
 
     /// Publishes what is stale, without working out paths anew.

@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use proto::record::{Adjacency, Body, PathKind, Service, VersionOf};
+use proto::testing::Toy;
 use proto::{Cost, Epoch, Record, Seq, Verified, Version};
 
 use crate::keys;
 use crate::world::{MILLI, Micros, SECOND, World};
+
+/// How long a lease lasts.
+const LEASE: Micros = 8 * SECOND;
 
 /// Lets things happen for `span`. With `hostile`, members lie and frames of old are heard again.
 pub(crate) fn reign(world: &mut World, span: Micros, hostile: bool) {
@@ -14,7 +18,7 @@ pub(crate) fn reign(world: &mut World, span: Micros, hostile: bool) {
     while world.now < end {
         let next = world.now + world.chance.within(20 * MILLI, 1_200 * MILLI);
         world.run_until(next.min(end));
-        something(world, hostile);
+        something(world, hostile, end);
     }
 }
 
@@ -33,10 +37,10 @@ pub(crate) fn offer(world: &mut World, at: usize) {
     let service = format!("srv.s{}", world.chance.within(0, 12));
     let id = format!("i{}", world.chance.within(0, 6));
     let lease = world.chance.percent(50);
-    world.offer(at, &service, &id, lease.then_some(Duration::from_secs(8)));
+    world.offer(at, &service, &id, lease.then_some(Duration::from_micros(LEASE)));
 }
 
-fn something(world: &mut World, hostile: bool) {
+fn something(world: &mut World, hostile: bool, end: Micros) {
     let alive = world.alive();
     let any = world.chance.index(world.hosts.len());
     let Some(&living) = alive.get(world.chance.index(alive.len().max(1))) else {
@@ -44,7 +48,7 @@ fn something(world: &mut World, hostile: bool) {
     };
     match world.chance.within(0, if hostile { 130 } else { 100 }) {
         0..30 => offer(world, living),
-        30..45 => withdraw(world, living),
+        30..45 => withdraw(world, living, end),
         45..55 => {
             let cost = world.chance.within(100, 300_000);
             world.measure(living, u32::try_from(cost).expect("below 300 000"));
@@ -69,11 +73,12 @@ fn something(world: &mut World, hostile: bool) {
     }
 }
 
-fn withdraw(world: &mut World, at: usize) {
+/// A program that goes without a word is gone when its lease is: before all faults end.
+fn withdraw(world: &mut World, at: usize, end: Micros) {
     let offered: Vec<_> = world.hosts[at].offered.keys().cloned().collect();
     if !offered.is_empty() {
         let key = &offered[world.chance.index(offered.len())];
-        let silently = world.chance.percent(50);
+        let silently = world.chance.percent(50) && world.now + LEASE < end;
         world.withdraw(at, key, silently);
     }
 }
@@ -111,7 +116,7 @@ fn alter(world: &mut World, at: usize) {
 /// does not have; and a stranger says that it offers something.
 fn lie(world: &mut World, at: usize) {
     let key = world.hosts[at].key;
-    let stranger = keys::Key(1_000_000 + u32::try_from(at).expect("worlds are small"));
+    let stranger = Toy(1_000_000 + u32::try_from(at).expect("worlds are small"));
     let epoch = Epoch(keys::STARTED.plus(world.now / SECOND).0 * 1000);
     let seq = 1_000 + world.chance.within(0, 1_000);
     let version = |n: u64| Version { epoch, seq: Seq(seq + n) };

@@ -12,19 +12,21 @@ mod programs;
 mod shell;
 mod wires;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use proto::frame::Frame;
+use proto::testing::Toy;
 use proto::{Epoch, LinkId, NodeId, Record, Verified};
 use router::{Config, Input, Limits, LinkEvent, Request, Router, Routes};
 
 use self::wires::Wire;
 use crate::chance::Chance;
-use crate::keys::{self, Key};
+use crate::keys;
 
 /// Microseconds.
 pub(crate) type Micros = u64;
@@ -50,6 +52,10 @@ pub(crate) struct World {
     /// Frames sent since this was last cleared: digests, and all others.
     pub(crate) digests: usize,
     pub(crate) others: usize,
+    /// Frames sent since the world began.
+    pub(crate) frames: usize,
+    /// What came of the records that were delivered.
+    pub(crate) taken: Taken,
     /// Of all frames delivered, in order: two runs of one seed are the same.
     pub(crate) log: blake3::Hasher,
     /// What was seen that must never be.
@@ -58,19 +64,34 @@ pub(crate) struct World {
     pub(crate) pool: Vec<Record>,
     wires: BTreeMap<LinkId, Wire>,
     blocked: BTreeSet<(usize, usize)>,
-    events: BTreeMap<(Micros, u64), Event>,
+    /// What will happen, and where it is in `planned`.
+    events: BinaryHeap<Reverse<(Micros, u64, usize)>>,
+    planned: Vec<Option<Event>>,
+    free: Vec<usize>,
     counter: u64,
     believed: HashMap<Bytes, Option<Arc<Verified>>, FixedState>,
+    /// Of these, by the place of the bytes that `believed` keeps.
+    seen: HashMap<(usize, usize), Option<Arc<Verified>>, FixedState>,
     by_id: BTreeMap<NodeId, usize>,
+}
+
+/// What records were to the nodes they were delivered to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) news: u64,
+    pub(crate) known: u64,
+    pub(crate) stale: u64,
 }
 
 /// A machine: its router lives and dies, its key stays.
 pub(crate) struct Host {
-    pub(crate) key: Key,
+    pub(crate) key: Toy,
     pub(crate) region: String,
     pub(crate) relay: bool,
     pub(crate) life: Option<Life>,
     pub(crate) lives: u64,
+    /// Bytes of frames its nodes sent since this was last cleared, where frames are encoded.
+    pub(crate) sent: u64,
     /// Which side of a partition it is on.
     pub(crate) side: u8,
     /// What programs on it offer now: service and instance, and whether a lease is renewed.
@@ -85,17 +106,35 @@ pub(crate) struct Life {
     pub(crate) born: Micros,
     pub(crate) routes: Arc<Routes>,
     pub(crate) left: bool,
+    /// How many links its node counts.
+    links: usize,
+    /// Its node is looking for its seeds.
+    seeding: bool,
     woken_at: Option<Micros>,
+}
+
+/// A dial under way: by whom, to whom, whether the router asked for it, and which packet is the
+/// last that was sent.
+#[derive(Clone, Copy)]
+struct Dial {
+    from: usize,
+    life: u64,
+    to: usize,
+    asked: bool,
+    begun: Micros,
+    sent: usize,
 }
 
 enum Event {
     Wake { host: usize, life: u64 },
     Deliver { link: LinkId, end: usize, frame: Frame },
-    Dialled { from: usize, life: u64, to: usize },
+    Dialled(Dial),
     DialFailed { from: usize, life: u64, to: NodeId },
     Down { link: LinkId, end: (usize, u64) },
+    Doubted { link: LinkId, end: (usize, u64) },
     Check { link: LinkId },
-    Seed { host: usize, life: u64 },
+    Heard { link: LinkId },
+    Seed { host: usize, life: u64, wait: Micros },
     Renew { host: usize, life: u64, key: (String, String) },
 }
 
@@ -103,11 +142,12 @@ impl World {
     pub(crate) fn new(seed: u64, count: usize, relays: usize, weather: Weather) -> Self {
         let regions = ["eu", "us", "ap"];
         let host = |n: usize| Host {
-            key: Key(u32::try_from(n).expect("worlds are small")),
+            key: Toy(u32::try_from(n).expect("worlds are small")),
             region: regions[n % regions.len()].to_owned(),
             relay: n < relays,
             life: None,
             lives: 0,
+            sent: 0,
             side: 0,
             offered: BTreeMap::new(),
             history: BTreeSet::new(),
@@ -121,14 +161,19 @@ impl World {
             weather,
             digests: 0,
             others: 0,
+            frames: 0,
+            taken: Taken::default(),
             log: blake3::Hasher::new(),
             wrongs: Vec::new(),
             pool: Vec::new(),
             wires: BTreeMap::new(),
             blocked: BTreeSet::new(),
-            events: BTreeMap::new(),
+            events: BinaryHeap::new(),
+            planned: Vec::new(),
+            free: Vec::new(),
             counter: 0,
             believed: HashMap::default(),
+            seen: HashMap::default(),
             by_id,
         }
     }
@@ -159,9 +204,12 @@ impl World {
         let router = Router::new(Arc::new(host.key), node, config);
         let routes = Arc::new(Routes::empty(host.key.id()));
         let (number, born) = (host.lives, self.now);
-        host.life = Some(Life { router, number, born, routes, left: false, woken_at: None });
+        let (links, seeding, left) = (0, true, false);
+        let life = Life { router, number, born, routes, left, links, seeding, woken_at: None };
+        host.life = Some(life);
         host.offered.clear();
-        self.at(self.now + MILLI, Event::Seed { host: at, life: number });
+        let wait = shell::SEED_WAITS.0;
+        self.at(self.now + MILLI, Event::Seed { host: at, life: number, wait });
         self.settle_host(at);
         self.look_at_wires();
     }
@@ -188,13 +236,15 @@ impl World {
     }
 
     pub(crate) fn run_until(&mut self, end: Micros) {
-        while let Some(entry) = self.events.first_entry() {
-            if entry.key().0 > end {
-                break;
-            }
-            let ((at, _), event) = entry.remove_entry();
+        while let Some(&Reverse((at, _, place))) = self.events.peek()
+            && at <= end
+        {
+            self.events.pop();
+            self.free.push(place);
             self.now = self.now.max(at);
-            self.happen(event);
+            if let Some(event) = self.planned[place].take() {
+                self.happen(event);
+            }
         }
         self.now = end;
     }
@@ -203,7 +253,7 @@ impl World {
         match event {
             Event::Wake { host, life } => self.wake(host, life),
             Event::Deliver { link, end, frame } => self.deliver(link, end, frame),
-            Event::Dialled { from, life, to } => self.dialled(from, life, to),
+            Event::Dialled(dial) => self.dialled(dial),
             Event::DialFailed { from, life, to } => {
                 if self.is_life((from, life)) {
                     let outcome = Err(());
@@ -215,8 +265,14 @@ impl World {
                     self.input(end.0, Input::Link(link, LinkEvent::Down));
                 }
             }
+            Event::Doubted { link, end } => {
+                if self.is_life(end) {
+                    self.input(end.0, Input::Link(link, LinkEvent::Suspected));
+                }
+            }
             Event::Check { link } => self.check(link),
-            Event::Seed { host, life } => self.seed(host, life),
+            Event::Heard { link } => self.heard(link),
+            Event::Seed { host, life, wait } => self.seed(host, life, wait),
             Event::Renew { host, life, key } => {
                 if self.is_life((host, life)) {
                     self.renew(host, key);
@@ -227,7 +283,12 @@ impl World {
 
     fn at(&mut self, at: Micros, event: Event) {
         self.counter += 1;
-        self.events.insert((at, self.counter), event);
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.planned.push(None);
+            self.planned.len() - 1
+        });
+        self.planned[place] = Some(event);
+        self.events.push(Reverse((at, self.counter, place)));
     }
 
     fn is_life(&self, (at, number): (usize, u64)) -> bool {

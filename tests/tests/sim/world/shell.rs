@@ -3,32 +3,51 @@
 use std::time::Duration;
 
 use proto::{Cost, LinkId, Time};
-use router::{Input, LinkEvent, Output, Request, RequestId};
+use router::{Input, LinkEvent, Note, Output, Request, RequestId};
 
 use super::wires::Wire;
-use super::{Event, Micros, SECOND, World};
+use super::{Dial, Event, MILLI, Micros, SECOND, World};
 
-const DIAL_FAILS_AFTER: Micros = 2 * SECOND;
+/// When a dial sends its first packet, and sends it again: the probe timeouts of a round trip that
+/// is not known yet (RFC 9002 §6.2), with the tunnel's first guess of it.
+const DIAL_SENDS: [Micros; 5] = [0, 300 * MILLI, 900 * MILLI, 2_100 * MILLI, 4_500 * MILLI];
+/// When it is given up: `dial` of the tunnel's limits.
+const DIAL_FAILS_AFTER: Micros = 5 * SECOND;
+/// Hosts that everybody was told of.
 const SEEDS: usize = 3;
+/// The wait after a round of seeds that led nowhere at first, doubled with each, and at most; and how
+/// many are dialled in one: as `netd::upkeep` does.
+pub(super) const SEED_WAITS: (Micros, Micros) = (250 * MILLI, 600 * MILLI);
+const MAX_SEEDS: usize = 64;
 
 impl World {
     pub(super) fn wake(&mut self, at: usize, number: u64) {
-        if !self.is_life((at, number)) {
+        let now = self.now;
+        let Some(life) = self.hosts[at].life.as_mut().filter(|life| life.number == number) else {
+            return;
+        };
+        // An alarm that was set to another time since is none: with both the next would be set twice.
+        if life.woken_at.take_if(|woken| *woken == now).is_none() {
             return;
         }
-        let now = self.now;
-        let life = self.hosts[at].life.as_mut().expect("it is alive");
-        life.woken_at = None;
         life.router.handle_timeout(Time::from_micros(now - life.born));
         self.settle_host(at);
     }
 
     pub(super) fn input(&mut self, at: usize, input: Input) {
         let now = self.now;
-        if let Some(life) = &mut self.hosts[at].life {
-            life.router.handle(input, Time::from_micros(now - life.born));
-            self.settle_host(at);
+        let Some(life) = &mut self.hosts[at].life else { return };
+        match &input {
+            Input::Link(_, LinkEvent::Up { .. }) => life.links += 1,
+            Input::Link(_, LinkEvent::Down) => life.links -= 1,
+            Input::Link(..) | Input::Frame(..) | Input::Request(..) => {}
         }
+        life.router.handle(input, Time::from_micros(now - life.born));
+        if life.links == 0 && !life.left && !std::mem::replace(&mut life.seeding, true) {
+            let life = life.number;
+            self.at(now, Event::Seed { host: at, life, wait: SEED_WAITS.0 });
+        }
+        self.settle_host(at);
     }
 
     /// Carries out what a router wants, and sets its alarm.
@@ -41,8 +60,7 @@ impl World {
                 Output::Send(link, frame) => self.send(link, (at, number), frame),
                 Output::Dial(node) => {
                     let Some(to) = self.host_of(&node) else { continue };
-                    let arrives = self.now + self.delay(at, to);
-                    self.at(arrives, Event::Dialled { from: at, life: number, to });
+                    self.dial(at, number, to, true);
                 }
                 Output::Close(link) => self.close(link, (at, number), 0),
                 Output::Routes(routes) => {
@@ -51,6 +69,11 @@ impl World {
                 }
                 Output::Answer(_, Err(refusal)) => {
                     self.wrongs.push(format!("n{at} refused a good request: {refusal}"));
+                }
+                Output::Note(Note::Taken { news, known, stale, .. }) => {
+                    self.taken.news += news.0;
+                    self.taken.known += known;
+                    self.taken.stale += stale;
                 }
                 Output::Answer(_, Ok(())) | Output::Note(_) | Output::Left => {}
             }
@@ -84,16 +107,34 @@ impl World {
         self.wrongs.extend(wrongs);
     }
 
-    pub(super) fn dialled(&mut self, from: usize, life: u64, to: usize) {
+    /// Begins to dial; the router hears of it if it asked.
+    fn dial(&mut self, from: usize, life: u64, to: usize, asked: bool) {
+        let dial = Dial { from, life, to, asked, begun: self.now, sent: 0 };
+        self.at(self.now + 3 * self.delay(from, to), Event::Dialled(dial));
+    }
+
+    /// A packet of a dial would have been answered by now.
+    pub(super) fn dialled(&mut self, dial: Dial) {
+        let Dial { from, life, to, asked, begun, sent } = dial;
         let left = self.hosts[from].life.as_ref().is_some_and(|life| life.left);
         if left || !self.is_life((from, life)) {
             return;
         }
         let there = self.hosts[to].life.as_ref().filter(|life| !life.left).map(|life| life.number);
         let Some(number) = there.filter(|_| self.open(from, to)) else {
-            let to = self.hosts[to].key.id();
-            let fails = self.now + DIAL_FAILS_AFTER;
-            return self.at(fails, Event::DialFailed { from, life, to });
+            let again = Dial { sent: sent + 1, ..dial };
+            return match DIAL_SENDS.get(again.sent) {
+                Some(after) => {
+                    let answered = begun + after + 3 * self.delay(from, to);
+                    self.at(answered.max(self.now), Event::Dialled(again));
+                }
+                None if asked => {
+                    let node = self.hosts[to].key.id();
+                    let fails = (begun + DIAL_FAILS_AFTER).max(self.now);
+                    self.at(fails, Event::DialFailed { from, life, to: node });
+                }
+                None => {}
+            };
         };
         // A newer life of a peer closes the links of an older one at once.
         let ends = [(from, life), (to, number)];
@@ -111,7 +152,9 @@ impl World {
         let delay = self.delay(from, to);
         let last = [self.now; 2];
         let (held, silent_since) = (Vec::new(), None);
-        self.wires.insert(id, Wire { ends, delay, last, held, silent_since, suspected: false });
+        let (suspected, reset) = (false, false);
+        let wire = Wire { ends, delay, last, held, silent_since, suspected, reset };
+        self.wires.insert(id, wire);
         let cost = Cost::of(Duration::from_micros(2 * delay));
         let far = self.hosts[from].key.id();
         self.input(to, Input::Link(id, LinkEvent::Up { node: far, cost, dialled: false }));
@@ -119,20 +162,33 @@ impl World {
         self.input(from, Input::Link(id, LinkEvent::Up { node: far, cost, dialled: true }));
     }
 
-    pub(super) fn seed(&mut self, at: usize, life: u64) {
-        if !self.is_life((at, life)) || self.hosts[at].life.as_ref().is_some_and(|l| l.left) {
+    /// A node without a link dials its seeds and whom it knows, again and again until it has one.
+    pub(super) fn seed(&mut self, at: usize, number: u64, wait: Micros) {
+        let Some(life) = self.hosts[at].life.as_mut().filter(|life| life.number == number) else {
+            return;
+        };
+        if life.left || life.links > 0 {
+            life.seeding = false;
             return;
         }
-        // A seed that is not reached is dialled: nobody else may know that this node is there.
-        let to = self.chance.index(SEEDS.min(self.hosts.len()));
-        let seed = self.hosts[to].key.id();
-        let routes = self.hosts[at].life.as_ref().map(|life| &life.routes);
-        let node = routes.and_then(|routes| routes.node(&seed));
-        if to != at && !node.is_some_and(|node| node.cost.is_finite()) {
-            self.dialled(at, life, to);
+        let mut known: Vec<_> = life.routes.nodes().map(|node| (node.cost, node.id)).collect();
+        known.sort_unstable();
+        let seeds: Vec<usize> = self.seeds_of(at).collect();
+        let known = known.into_iter().filter_map(|(_, id)| self.host_of(&id));
+        let known: Vec<usize> = known.filter(|to| !seeds.contains(to)).collect();
+        for to in seeds.into_iter().chain(known).filter(|to| *to != at).take(MAX_SEEDS) {
+            self.dial(at, number, to, false);
         }
-        let soon = self.now + SECOND + self.chance.within(0, SECOND);
-        self.at(soon, Event::Seed { host: at, life });
+        let pause = wait * self.chance.within(75, 126) / 100;
+        let wait = (wait * 2).min(SEED_WAITS.1);
+        self.at(self.now + DIAL_FAILS_AFTER + pause, Event::Seed { host: at, life: number, wait });
+    }
+
+    /// The hosts that `at` was told of: the first ones, or in a large world some of its relays.
+    fn seeds_of(&self, at: usize) -> impl Iterator<Item = usize> + use<> {
+        let relays = self.hosts.iter().filter(|host| host.relay).count();
+        let (first, of) = if relays > SEEDS { (at, relays) } else { (0, self.hosts.len()) };
+        (0..SEEDS.min(of)).map(move |n| (first + n) % of)
     }
 
     pub(crate) fn request(&mut self, at: usize, request: Request) {
