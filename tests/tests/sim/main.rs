@@ -22,9 +22,9 @@ const KEPT: std::ops::RangeInclusive<u64> = 1..=200;
 const AGREE_WITHIN: Micros = 5 * SECOND;
 /// What nobody wants any more is closed by then, and all is quiet.
 const QUIET_AFTER: Micros = 60 * SECOND;
-/// Nodes of the large world, half a minute of a processor, and how many leaves there are to a relay.
-/// With `MICRO_SIM_NODES=1000` it takes some minutes.
-const LARGE: u64 = 500;
+/// Nodes of the large world, three minutes of a processor, and how many leaves there are to a relay.
+/// With `MICRO_SIM_NODES=200` it takes seconds.
+const LARGE: u64 = 1000;
 const LEAVES_A_RELAY: usize = 25;
 const LISTEN: Micros = 40 * SECOND;
 
