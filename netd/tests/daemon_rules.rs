@@ -198,7 +198,9 @@ fn what_a_node_decided_holds_in_its_next_life_and_what_it_took_away_does_not() {
 
     // What others decide in between is not overruled by what comes back.
     first.run(&["rules", "apply", &path]).ok();
-    soon("the other node has heard", || second.run(&["rules", "get", "orders"]).code == 0);
+    soon("the other node has heard of the third revision", || {
+        second.run(&["rules", "get", "orders"]).out.starts_with("# revision 3, written by a\n")
+    });
     first.kill();
     let calm = file(&bob, "service = \"orders\"\n[[rule]]\nname = \"calm\"\nthen.retries = 1\n");
     second.run(&["rules", "apply", &calm, "--replace"]).ok();

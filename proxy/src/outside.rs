@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use http::HeaderName;
 use proto::record::Protocol;
 use tokio::net::TcpStream;
 
@@ -72,6 +73,11 @@ impl Shared {
             return Err(Error::Draining);
         }
         headers::clean_request(&mut head.headers)?;
+        let ours = |name: &HeaderName| name.as_str().starts_with("micro-");
+        let names: Vec<_> = head.headers.keys().filter(|name| ours(name)).cloned().collect();
+        for name in names {
+            head.headers.remove(name);
+        }
         if target::is_cross_site(&head) {
             return Err(Error::NotAllowed("a web page of another site made the request"));
         }

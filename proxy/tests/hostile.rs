@@ -189,7 +189,7 @@ async fn calls_of_nodes_are_checked_whatever_their_sender_checked() {
     };
     let nobody = Open { instance: Bytes::from_static(b"nobody"), ..open("greeter") };
     let hops = Open { hops: 0, ..open("greeter") };
-    let bytes = Open { kind: OpenKind::Bytes, ..open("greeter") };
+    let bytes = Open { kind: OpenKind::Other(77), ..open("greeter") };
     for (what, open, bytes, code, unseen) in [
         ("a namespace outside the grant", open("other/secret"), request_head(), 1011, false),
         ("a service that is not here", open("elsewhere"), request_head(), 1004, true),

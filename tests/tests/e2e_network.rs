@@ -20,8 +20,8 @@ fn three_machines_become_one_network_and_a_service_is_called_by_name() {
     let mut greeter = lab.command(Host::Us, &micro);
     network.us.surround(&mut greeter);
     let greeter = Process::start("micro serve greeter", greeter.args(["serve", "greeter"]));
-    network.laptop.wait_service("greeter");
     for node in [&network.us, &network.eu, &network.laptop] {
+        node.wait_service("greeter");
         let out = node.cli(&["call", "greeter", "Greeter.Hello", r#"{"name":"Ada"}"#]).ok("a call");
         let answer: Value = serde_json::from_str(&out).expect("the answer is JSON");
         assert!(answer["message"].as_str().is_some_and(|m| m.starts_with("Hello Ada")), "{answer}");

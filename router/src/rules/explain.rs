@@ -113,7 +113,9 @@ impl Routes {
         if let Lookup::Found(found) = decision.lookup {
             explained.narrowed = found.narrowed_by();
         }
-        explained.mismatch = decision.mismatch();
+        let unknown = matches!(decision.lookup, Lookup::Unknown);
+        explained.mismatch =
+            decision.mismatch().or_else(|| unknown.then(|| found.mismatch(decision.query)));
         let listed = found.instances.iter().take(LISTED);
         explained.candidates = listed.map(|one| candidate(one, &decision)).collect();
         explained
