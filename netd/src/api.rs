@@ -4,6 +4,7 @@
 //! RFC 3339 UTC. Within `micro/v1` fields are only added, so a reader ignores what it does not know
 //! and every field it needs from a newer node has a default.
 
+mod forward;
 mod labels;
 mod rules;
 
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use forward::{Forward, ForwardAsked, ForwardRequest};
 pub use labels::{LabelItem, LabelRequest, Labelled};
 pub use rules::{
     Applied, ApplyRequest, RuleWarning, Rules, RulesChange, RulesItem, Why, WhyOutcome, WhyRequest,
@@ -418,39 +420,6 @@ pub struct Exposed {
     pub protocol: String,
     /// Its version.
     pub version: String,
-}
-
-/// `POST /v1/forward`: ports of this machine are services for as long as the answer is read. It is
-/// one line, a `ForwardList` of [`Forward`], and nothing follows until it is over.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ForwardRequest {
-    /// The ports.
-    pub forwards: Vec<ForwardAsked>,
-}
-
-/// A port that is asked for.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ForwardAsked {
-    /// The service: its name, or `namespace/name`.
-    pub service: String,
-    /// What its instance must be like, as in `micro-select`.
-    pub select: String,
-    /// `host:port` to listen on; port 0: a free one.
-    pub address: String,
-}
-
-/// A port that is a service now.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Forward {
-    /// The service.
-    pub service: String,
-    /// Where the port is.
-    pub address: String,
-    /// Instances that can be reached now.
-    pub instances: usize,
 }
 
 /// `POST /v1/unexpose`.

@@ -6,6 +6,7 @@
 
 mod bits;
 mod block;
+mod candidates;
 mod index;
 mod mismatch;
 mod query;
@@ -24,11 +25,10 @@ use proto::{Cost, Epoch, LabelSet, NodeId, Roles, ServiceName, UnixTime};
 
 use crate::rules::Rules;
 
+pub use candidates::{Candidates, Matches};
 pub use mismatch::Mismatch;
 pub use query::Query;
-pub use service::{
-    Candidates, Instance, InstanceKey, Lookup, Matches, ServiceRoutes, UNREACHABLE, VersionInfo,
-};
+pub use service::{Instance, InstanceKey, Lookup, ServiceRoutes, UNREACHABLE, VersionInfo};
 
 /// Shards of each table. A publication copies one pointer a shard, and the entries of the shards
 /// that changed.
