@@ -103,7 +103,9 @@ fn a_request_line_that_is_none_is_refused() {
         "GET * HTTP/1.1",
         "GET /a\u{1}b HTTP/1.1",
         "G(T / HTTP/1.1",
-        "CONNECT web:80 HTTP/1.1",
+        "CONNECT web HTTP/1.1",
+        "CONNECT http://web/ HTTP/1.1",
+        "CONNECT ada@web:80 HTTP/1.1",
         "PRI * HTTP/2.0",
     ] {
         let answer = ask(node.proxy, format!("{line}\r\nHost: web\r\n\r\n{HIDDEN}").as_bytes());
