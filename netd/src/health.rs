@@ -33,8 +33,9 @@ pub fn readiness(node: &Node) -> Readiness {
         Phase::Draining => (false, "draining: no new calls".to_owned()),
     };
     let network = match (links, node.has_network()) {
-        (1, _) => (true, "1 link is up".to_owned()),
-        (2.., _) => (true, format!("{links} links are up")),
+        (1.., false) => (false, "a link is up, and the way over it not known yet".to_owned()),
+        (1, true) => (true, "1 link is up".to_owned()),
+        (2.., true) => (true, format!("{links} links are up")),
         (0, true) => (true, "no link now; services of this node answer".to_owned()),
         (0, false) => {
             let why = trouble.unwrap_or_else(|| "looking for a member".to_owned());

@@ -111,15 +111,21 @@ impl Node {
         *self.phase.borrow() == Phase::Serving && self.has_network()
     }
 
-    /// Whether it has, or once had, a link, or needs none.
+    /// Whether it has, or once had, a way to another node, or needs none: a link is one only when both
+    /// ends have told of it, and what is offered there cannot be called before.
     ///
     /// A node that lost its links keeps working with what it has: it stays ready.
     #[must_use]
     pub fn has_network(&self) -> bool {
-        if *self.shared.links.borrow() > 0 {
+        if self.alone.load(Ordering::Relaxed) {
+            return true;
+        }
+        let routes = self.routes();
+        let reaches = routes.nodes().any(|other| other.id != self.me && other.cost.is_finite());
+        if reaches {
             self.alone.store(true, Ordering::Relaxed);
         }
-        self.alone.load(Ordering::Relaxed)
+        reaches
     }
 
     /// The name of a node, or the beginning of its id where it has told none.

@@ -46,14 +46,14 @@ pub async fn tell(node: Arc<Node>, origin: Origin, output: Output) {
         first: origin == Origin::Founded,
     };
     banner.to_text().lines().for_each(talk);
-    let mut links = node.shared.links.subscribe();
+    let mut routes = node.shared.routes.changed();
     let hint = tokio::time::sleep(READY_HINT);
     tokio::pin!(hint);
     let mut hinted = false;
     while !node.is_ready() {
         tokio::select! {
             // The sender lives in the node, which this holds.
-            _ = links.changed() => {}
+            _ = routes.changed() => {}
             () = &mut hint, if !hinted => {
                 hinted = true;
                 let waits = health::readiness(&node).components.into_iter().find(|c| !c.ready);
@@ -64,7 +64,6 @@ pub async fn tell(node: Arc<Node>, origin: Origin, output: Output) {
     if origin != Origin::Founded
         && let Some(link) = node.tunnel.links().into_iter().find(|link| link.neighbour)
     {
-        let mut routes = node.shared.routes.changed();
         // Its record comes with the first frames; without it the line shows its id.
         let known = routes.wait_for(|_| node.routes().node(&link.peer).is_some());
         let _ = tokio::time::timeout(Duration::from_millis(500), known).await;

@@ -100,7 +100,7 @@ fn calls_given_up_before_they_arrive_are_not_begun() {
     else {
         return;
     };
-    until("the service is known", || here.json(&["services"]).to_string().contains("\"web\""));
+    here.json(&["network", "wait", "--for", "services=web"]);
     runtime().block_on(async {
         let send = caller(here.proxy).await;
         assert!(answered(call(&send, "Echo").await).await);
