@@ -20,7 +20,7 @@ Examples:
   micro forward db@eu?role=replica             a free port, which is printed
   micro forward cache 10.0.0.7:6379            for others on that network too, if allowed")]
 pub struct ForwardArgs {
-    /// The service: name[@region][?label=value&…].
+    /// The service: its name, with @region and ?label=value behind it where it matters.
     #[arg(value_name = "SERVICE")]
     service: String,
     /// Where to listen: a port of this machine, or host:port [default: a free port].
