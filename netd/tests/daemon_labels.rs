@@ -4,19 +4,10 @@
 
 mod daemon_support;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use daemon_support::{Node, User, http};
+use daemon_support::{Node, User, http, soon};
 use serde_json::Value;
-
-/// Asks until it holds: news travel by themselves, and there is no event for it.
-fn soon(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
 
 /// The status that a call from the node is answered with.
 fn status(node: &Node<'_>, header: &str) -> String {

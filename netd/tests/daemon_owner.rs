@@ -8,7 +8,7 @@ mod daemon_support;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use daemon_support::{User, get};
+use daemon_support::{User, get, soon};
 
 /// `nobody`, on every Linux.
 const NOBODY: u32 = 65_534;
@@ -115,11 +115,7 @@ fn a_connection_that_is_closed_at_once_does_not_pass_for_root() {
             stream.write_all(GET.as_bytes()).unwrap();
         }
     });
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while turned_away(&observe) != "50" {
-        assert!(std::time::Instant::now() < deadline, "{} of 50", turned_away(&observe));
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    soon("all 50 are turned away", || turned_away(&observe) == "50");
     let calls = get(&observe, "/metrics");
     let carried =
         calls.lines().find(|line| line.contains("face=\"Http1\"") && !line.ends_with(" 0"));

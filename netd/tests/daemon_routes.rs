@@ -4,34 +4,7 @@
 
 mod daemon_support;
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
-
-use daemon_support::{Node, User, http};
-
-/// A web server that answers with its name; the thread ends with the test's process.
-fn named(name: &'static str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || {
-                let mut stream = BufReader::new(stream);
-                let mut line = String::new();
-                while stream.read_line(&mut line).unwrap_or(0) > 0 {
-                    if line == "\r\n" {
-                        let length = name.len();
-                        let answer =
-                            format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{name}");
-                        let _ = stream.get_mut().write_all(answer.as_bytes());
-                    }
-                    line.clear();
-                }
-            });
-        }
-    });
-    address
-}
+use daemon_support::{Node, User, http, named, soon};
 
 /// Who answers a call to this host, or how it was refused.
 fn call(node: &Node<'_>, host: &str, header: &str) -> String {
@@ -61,11 +34,7 @@ fn a_host_says_region_version_and_label_and_labels_of_kubernetes_count() {
     expose(&second, &iad, "1.3.0", "db");
     second.wait_for("services=shop");
     let both = || second.json(&["network", "routes", "shop"])["items"].as_array().unwrap().len();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while both() < 2 {
-        assert!(std::time::Instant::now() < deadline, "the other instance was never heard of");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    soon("the other instance is heard of", || both() == 2);
     for (host, header, answer) in [
         ("shop", "", "iad"),
         ("shop.eu-fra", "", "fra"),

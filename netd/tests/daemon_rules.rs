@@ -4,34 +4,7 @@
 
 mod daemon_support;
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
-
-use daemon_support::{Node, User, http};
-
-/// A web server that answers with its name; the thread ends with the test's process.
-fn named(name: &'static str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || {
-                let mut stream = BufReader::new(stream);
-                let mut line = String::new();
-                while stream.read_line(&mut line).unwrap_or(0) > 0 {
-                    if line == "\r\n" {
-                        let length = name.len();
-                        let answer =
-                            format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{name}");
-                        let _ = stream.get_mut().write_all(answer.as_bytes());
-                    }
-                    line.clear();
-                }
-            });
-        }
-    });
-    address
-}
+use daemon_support::{Node, User, http, named, soon};
 
 /// Who answered a call from the node, or the status it was refused with.
 fn call(node: &Node<'_>, header: &str) -> String {
@@ -41,15 +14,6 @@ fn call(node: &Node<'_>, header: &str) -> String {
     match head.split(' ').nth(1) {
         Some("200") => body.trim().to_owned(),
         status => status.unwrap_or_default().to_owned(),
-    }
-}
-
-/// Asks until the other node has heard: news travel by themselves, and there is no event for it.
-fn soon(what: &str, holds: impl Fn() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while !holds() {
-        assert!(std::time::Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 

@@ -62,7 +62,8 @@ pub(crate) enum Broken {
     Peer,
 }
 
-/// Moves bytes, first those of the program that were `seen`, until both ways have ended. If one breaks, both ends are told.
+/// Moves bytes, first those of the program that were `seen`, until both ways have ended. If one
+/// breaks, both ends are told.
 ///
 /// # Errors
 /// [`Broken`] says who began it.

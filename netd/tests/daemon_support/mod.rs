@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+mod world;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -11,6 +13,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value;
+
+#[allow(unused_imports, reason = "each test file uses a part of it")]
+pub use world::{named, soon};
 
 /// How long a node may take to say what a test waits for: far more than it ever needs.
 const PATIENCE: Duration = Duration::from_secs(30);
