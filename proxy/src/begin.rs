@@ -275,7 +275,7 @@ pub(crate) struct Meant {
 }
 
 /// Makes one authority of what the request line and `Host` say.
-fn take_host(head: &mut RequestHead) -> Result<(), Error> {
+pub(crate) fn take_host(head: &mut RequestHead) -> Result<(), Error> {
     one_authority(head)?;
     match &head.authority {
         Some(authority) if !is_host_and_port(authority) => {

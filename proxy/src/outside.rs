@@ -8,6 +8,7 @@ use http::HeaderName;
 use proto::record::Protocol;
 use tokio::net::TcpStream;
 
+use crate::begin::take_host;
 use crate::body::Body;
 use crate::carry::{Reply, leg};
 use crate::deadline::Deadline;
@@ -73,6 +74,7 @@ impl Shared {
             return Err(Error::Draining);
         }
         headers::clean_request(&mut head.headers)?;
+        take_host(&mut head)?;
         let ours = |name: &HeaderName| name.as_str().starts_with("micro-");
         let names: Vec<_> = head.headers.keys().filter(|name| ours(name)).cloned().collect();
         for name in names {

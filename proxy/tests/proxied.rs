@@ -194,3 +194,15 @@ async fn a_request_for_the_rest_of_the_world_is_passed_on_without_what_is_ours()
     assert!(heard.contains(&format!("host: {outside}\r\n")), "{heard}");
     assert!(!heard.contains("micro-") && !heard.contains("proxy-"), "{heard}");
 }
+
+#[tokio::test]
+async fn a_secret_in_the_target_is_not_said_to_whoever_is_outside() {
+    let world = World::new().await;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let outside = listener.local_addr().unwrap();
+    let request = format!(
+        "GET http://ada:secret@{outside}/ HTTP/1.1\r\nHost: {outside}\r\nConnection: close\r\n\r\n"
+    );
+    let answer = String::from_utf8(told(world.here.address, request.as_bytes()).await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+}
