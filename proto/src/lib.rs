@@ -14,6 +14,7 @@
 //! | [`record`] | the signed link-state records that nodes flood |
 //! | [`frame`] | the control stream of a link |
 //! | [`open`], [`head`], [`exchange`], [`fault`], [`credit`] | a call: its first bytes, its frames, its failure, its flow |
+//! | [`topic`], [`publish`] | topics, their patterns, and messages on their way |
 //! | [`micro`] | protobuf of the go-micro faces |
 //! | [`wire`], [`varint`] | the two codecs under all of it |
 
@@ -31,6 +32,7 @@ pub mod label;
 pub mod micro;
 pub mod name;
 pub mod open;
+pub mod publish;
 pub mod record;
 pub mod rule;
 pub mod selector;
@@ -40,6 +42,7 @@ pub mod target;
 pub mod testing;
 pub mod ticket;
 pub mod time;
+pub mod topic;
 pub mod varint;
 pub mod wire;
 
@@ -56,6 +59,7 @@ pub use selector::Selector;
 pub use target::Target;
 pub use ticket::Ticket;
 pub use time::{Epoch, Seq, Time, UnixTime, Version};
+pub use topic::{QueueGroup, Topic, TopicPattern};
 
 /// The protocol versions this build speaks between nodes, lowest and highest.
 pub const PROTOCOL: (u32, u32) = (1, 1);

@@ -34,6 +34,8 @@ pub enum OpenKind {
     Echo,
     /// What the other end may send on its streams: see [`crate::credit`].
     Credit,
+    /// Messages of topics, one way: see [`crate::publish`].
+    Topics,
     /// A kind of a newer release.
     Other(u64),
 }
@@ -170,6 +172,7 @@ impl OpenKind {
             Self::Renew => 4,
             Self::Echo => 5,
             Self::Credit => 6,
+            Self::Topics => 7,
             Self::Other(code) => code,
         }
     }
@@ -182,6 +185,7 @@ impl OpenKind {
             4 => Self::Renew,
             5 => Self::Echo,
             6 => Self::Credit,
+            7 => Self::Topics,
             code => Self::Other(code),
         }
     }

@@ -11,6 +11,7 @@
 //! its grant, which its node record carries, each time the record is used.
 
 mod adjacency;
+pub mod interest;
 mod node;
 mod service;
 
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 pub use adjacency::{Adjacency, PathKind};
+pub use interest::{Interest, Interests};
 pub use node::{MAX_ADDRESSES, Node};
 pub use service::{
     Endpoint, Instance, MAX_DEPTH, MAX_ENDPOINTS, MAX_INSTANCES, MAX_VERSIONS, Protocol, Service,
@@ -55,6 +57,8 @@ impl Kind {
     pub const SERVICE: Self = Self(3);
     /// [`RuleSet`]; its key is the name of the service that the rules are for.
     pub const RULE: Self = Self(4);
+    /// [`Interests`]; its key is one byte, the bucket.
+    pub const INTEREST: Self = Self(5);
 }
 
 impl fmt::Debug for Kind {
@@ -64,6 +68,7 @@ impl fmt::Debug for Kind {
             Self::ADJACENCY => f.write_str("adjacency"),
             Self::SERVICE => f.write_str("service"),
             Self::RULE => f.write_str("rule"),
+            Self::INTEREST => f.write_str("interest"),
             Self(other) => write!(f, "kind {other}"),
         }
     }
@@ -97,6 +102,8 @@ pub enum Body {
     Service(ServiceName, Box<Service>),
     /// What is decided about the calls of one service.
     Rules(ServiceName, Arc<RuleSet>),
+    /// What its programs want to hear of, those whose patterns are in this bucket.
+    Interest(u8, Arc<Interests>),
     /// No longer so: a tombstone.
     Gone,
     /// Of a kind this release does not know.
@@ -116,6 +123,7 @@ impl Body {
             Self::Rules(name, _) => {
                 Some((Kind::RULE, Bytes::copy_from_slice(name.as_str().as_bytes())))
             }
+            Self::Interest(bucket, _) => Some((Kind::INTEREST, Bytes::copy_from_slice(&[*bucket]))),
             Self::Gone | Self::Unknown => None,
         }
     }
@@ -126,6 +134,7 @@ impl Body {
             Self::Adjacency(_, adjacency) => adjacency.encode(),
             Self::Service(_, service) => service.encode(),
             Self::Rules(_, rules) => rules.encode(),
+            Self::Interest(_, interests) => interests.encode(),
             Self::Gone | Self::Unknown => Bytes::new(),
         }
     }
@@ -347,6 +356,12 @@ impl Verified {
             Kind::RULE => {
                 Body::Rules(service_name(&id.key)?, Arc::new(RuleSet::decode(body.clone())?))
             }
+            Kind::INTEREST => match id.key[..] {
+                [bucket] if bucket < interest::BUCKETS => {
+                    Body::Interest(bucket, Arc::new(Interests::decode(body.clone())?))
+                }
+                _ => return Err(DecodeError::Invalid("bucket").into()),
+            },
             Kind::NODE => return Err(DecodeError::Invalid("key of a node record").into()),
             Kind(_) => Body::Unknown,
         };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::frame::{Digest, Frame, Summary, Want};
-use proto::record::{Endpoint, Node};
+use proto::record::{Endpoint, Interest, Node};
 use proto::rule::RuleSet;
 use proto::{Cost, LabelSet, LinkId, NodeId, ServiceName, Verified};
 
@@ -124,6 +124,9 @@ pub enum Request {
         /// The rules.
         set: RuleSet,
     },
+    /// How many subscribers on this node have each of these interests now, 0 for none any more.
+    /// Those for which a record has no room are left out, and the answer is a refusal.
+    Interest(Vec<(Interest, u32)>),
     /// How a dial that [`Output::Dial`](crate::Output::Dial) asked for ended. Not answered.
     Dialled {
         /// The node that was dialled.

@@ -17,6 +17,7 @@
 //! | `services` | instances, labels, locality groups |
 //! | `lease`, `links` | what this node offers, and what it says of its links |
 //! | `neighbours` | which links to keep |
+//! | [`topics`], `interest` | who wants to hear of what, and how it gets there |
 //! | [`timer`], `chance` | the timer table, the one seeded generator |
 
 mod backbone;
@@ -24,6 +25,7 @@ mod chance;
 mod flood;
 mod graph;
 pub mod input;
+mod interest;
 mod lease;
 pub mod limits;
 mod links;
@@ -39,6 +41,7 @@ mod terms;
 #[cfg(test)]
 mod testing;
 pub mod timer;
+pub mod topics;
 
 pub use input::{Input, LinkEvent, Message, Registration, Request, RequestId};
 pub use limits::Limits;

@@ -32,6 +32,7 @@ use crate::chance::Chance;
 use crate::flood::Flood;
 use crate::graph::Graph;
 use crate::input::{Input, Message};
+use crate::interest;
 use crate::lease::Leases;
 use crate::limits::Limits;
 use crate::links::Links;
@@ -84,6 +85,9 @@ pub struct Router {
     ruled: Offers,
     terms: Terms,
     leases: Leases,
+    /// What programs here want to hear of, and what is believed of other nodes.
+    wanted: interest::Local,
+    interests: interest::Believed,
     links: Links,
     neighbours: Neighbours,
     flood: Flood,
@@ -118,6 +122,8 @@ struct Stale {
     links: BTreeSet<NodeId>,
     /// When the last of these were published.
     drawn: Option<Time>,
+    /// What nodes say of their interests, by bucket.
+    interests: BTreeSet<(NodeId, u8)>,
     /// By service, the nodes whose instances are to be worked out anew.
     services: BTreeMap<ServiceName, BTreeSet<NodeId>>,
 }
@@ -151,6 +157,8 @@ impl Router {
             ruled: Offers::default(),
             terms: Terms::default(),
             leases: Leases::default(),
+            wanted: interest::Local::default(),
+            interests: interest::Believed::default(),
             links: Links::default(),
             neighbours: Neighbours::default(),
             flood: Flood::default(),

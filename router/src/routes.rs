@@ -24,6 +24,7 @@ use proto::record::PathKind;
 use proto::{Cost, Epoch, LabelSet, NodeId, Roles, ServiceName, UnixTime};
 
 use crate::rules::Rules;
+use crate::topics::Topics;
 
 pub use candidates::{Candidates, Matches};
 pub use mismatch::Mismatch;
@@ -47,6 +48,7 @@ pub struct Routes {
     service_count: usize,
     /// Services that have rules and no instance.
     waiting: Arc<BTreeMap<ServiceName, ServiceRoutes>>,
+    topics: Arc<Topics>,
 }
 
 /// A node, as it describes itself, and the way to it.
@@ -104,6 +106,7 @@ impl Routes {
             nodes: vec![nobody; SHARDS],
             service_count: 0,
             waiting: Arc::default(),
+            topics: Arc::default(),
         }
     }
 
@@ -159,6 +162,17 @@ impl Routes {
         let mut all: Vec<_> = all.filter_map(|one| Some((&one.name, one.rules()?))).collect();
         all.sort_unstable_by_key(|(name, _)| *name);
         all.into_iter()
+    }
+
+    /// Which nodes want to hear of which topics, this one among them.
+    #[must_use]
+    pub fn topics(&self) -> &Arc<Topics> {
+        &self.topics
+    }
+
+    /// Puts other topics in place of those there are.
+    pub fn set_topics(&mut self, topics: Arc<Topics>) {
+        self.topics = topics;
     }
 
     /// How many services there are.

@@ -174,7 +174,12 @@ pub(crate) fn versions<'a>(services: impl Iterator<Item = &'a Service>) -> Arc<[
 pub(crate) fn body(record: &Verified) -> Option<(&ServiceName, &Service)> {
     match record.body() {
         Body::Service(name, service) => Some((name, service)),
-        Body::Node(_) | Body::Adjacency(..) | Body::Rules(..) | Body::Gone | Body::Unknown => None,
+        Body::Node(_)
+        | Body::Adjacency(..)
+        | Body::Rules(..)
+        | Body::Interest(..)
+        | Body::Gone
+        | Body::Unknown => None,
     }
 }
 
@@ -182,9 +187,12 @@ pub(crate) fn body(record: &Verified) -> Option<(&ServiceName, &Service)> {
 pub(crate) fn rules(record: &Verified) -> Option<(&ServiceName, &Arc<RuleSet>)> {
     match record.body() {
         Body::Rules(name, rules) => Some((name, rules)),
-        Body::Node(_) | Body::Adjacency(..) | Body::Service(..) | Body::Gone | Body::Unknown => {
-            None
-        }
+        Body::Node(_)
+        | Body::Adjacency(..)
+        | Body::Service(..)
+        | Body::Interest(..)
+        | Body::Gone
+        | Body::Unknown => None,
     }
 }
 

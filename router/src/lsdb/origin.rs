@@ -70,6 +70,7 @@ impl Origin {
             Body::Adjacency(..)
             | Body::Service(..)
             | Body::Rules(..)
+            | Body::Interest(..)
             | Body::Gone
             | Body::Unknown => None,
         }

@@ -131,6 +131,7 @@ impl Router {
                     Body::Node(_)
                     | Body::Service(..)
                     | Body::Rules(..)
+                    | Body::Interest(..)
                     | Body::Gone
                     | Body::Unknown => None,
                 });
@@ -160,6 +161,11 @@ impl Router {
                 self.stale.services.entry(name).or_default();
                 self.arm_paths(now);
             }
+            Kind::INTEREST => {
+                let [bucket] = id.key[..] else { return };
+                self.stale.interests.insert((origin, bucket));
+                self.arm_paths(now);
+            }
             Kind(_) => {}
         }
     }
@@ -183,7 +189,24 @@ impl Router {
         }
         self.stale.nodes.insert(origin);
         self.stale_services_of(origin);
+        self.stale_interests_of(origin);
         self.arm_paths(now);
+    }
+
+    /// What a node wants is to be believed anew: its grant may be another.
+    fn stale_interests_of(&mut self, node: NodeId) {
+        let records = self.lsdb.origin(&node).into_iter().flat_map(|origin| origin.records());
+        let said = records.filter_map(|record| match record.body() {
+            Body::Interest(bucket, _) => Some(*bucket),
+            Body::Node(_)
+            | Body::Adjacency(..)
+            | Body::Service(..)
+            | Body::Rules(..)
+            | Body::Gone
+            | Body::Unknown => None,
+        });
+        let buckets = said.chain(self.interests.of(node));
+        self.stale.interests.extend(buckets.map(|bucket| (node, bucket)));
     }
 
     /// All services of a node are to be worked out anew.

@@ -1,9 +1,10 @@
 //! Programs register, the node changes or leaves.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proto::frame::Frame;
-use proto::record::{Body, Kind, Node, Rejected};
+use proto::record::{Body, Interest, Kind, Node, Rejected};
 use proto::rule::RuleSet;
 use proto::sign::Verify;
 use proto::{
@@ -12,6 +13,7 @@ use proto::{
 
 use super::Router;
 use crate::input::{Registration, Request, RequestId};
+use crate::interest::Full;
 use crate::lease::{self, Offer};
 use crate::lsdb::record_id;
 use crate::output::{Note, Output, Refusal};
@@ -30,6 +32,7 @@ impl Router {
             Request::Describe(node) => self.describe(node, now),
             Request::Rule { service, set } => self.rule(&service, set, now),
             Request::Restore { service, set } => self.restore(&service, set, now),
+            Request::Interest(counts) => self.interest(counts, now),
             Request::Dialled { node, outcome } => {
                 if outcome.is_err() {
                     self.neighbours.dialled(node, false, now, &mut self.chance);
@@ -173,6 +176,27 @@ impl Router {
             return Err(Refusal::NotGranted);
         }
         Ok(())
+    }
+
+    /// Says what the programs of this node want to hear of, in as few records as have changed.
+    fn interest(&mut self, counts: Vec<(Interest, u32)>, now: Time) -> Result<(), Refusal> {
+        if self.leaving {
+            return Err(Refusal::Leaving);
+        }
+        let (mut changed, mut all) = (BTreeSet::new(), Ok(()));
+        for (interest, count) in counts {
+            match self.wanted.set(interest, count) {
+                Ok(bucket) => changed.extend(bucket),
+                Err(Full) => all = Err(Refusal::TooLarge),
+            }
+        }
+        for bucket in changed {
+            match self.wanted.said(bucket) {
+                Some(said) => self.write(Body::Interest(bucket, Arc::new(said)), now),
+                None => self.withdraw(Kind::INTEREST, &[bucket], now),
+            }
+        }
+        all
     }
 
     fn describe(&mut self, node: Node, now: Time) -> Result<(), Refusal> {

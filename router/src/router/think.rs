@@ -15,6 +15,7 @@ use crate::routes::{Adjacent, Instance, NodeRoute, ServiceRoutes};
 use crate::rules;
 use crate::services::{self, Place};
 use crate::timer::Timer;
+use crate::topics::Topics;
 
 /// How long changes gather before answers are worked out.
 const GATHER: Duration = Duration::from_millis(3);
@@ -135,10 +136,36 @@ impl Router {
         let nodes = nodes.into_iter().map(|node| (node, self.node_route(node)));
         let nodes: Vec<_> =
             nodes.filter(|(id, node)| self.routes.node(id) != node.as_ref()).collect();
-        if !(services.is_empty() && nodes.is_empty()) {
-            self.routes = Arc::new(self.routes.updated(services, nodes));
+        let topics = self.believe_interests();
+        if !(services.is_empty() && nodes.is_empty() && topics.is_none()) {
+            let mut routes = self.routes.updated(services, nodes);
+            if let Some(topics) = topics {
+                routes.set_topics(topics);
+            }
+            self.routes = Arc::new(routes);
             self.outputs.push_back(Output::Routes(self.routes.clone()));
         }
+    }
+
+    /// Who wants what, if that has changed.
+    fn believe_interests(&mut self) -> Option<Arc<Topics>> {
+        let stale = std::mem::take(&mut self.stale.interests);
+        let (mut topics, mut changed) = (Arc::clone(self.routes.topics()), false);
+        for (node, bucket) in stale {
+            let record = self.lsdb.get(&record_id(node, Kind::INTEREST, &[bucket]));
+            let said = record.and_then(|record| match record.body() {
+                Body::Interest(_, said) => Some(&**said),
+                Body::Node(_)
+                | Body::Adjacency(..)
+                | Body::Service(..)
+                | Body::Rules(..)
+                | Body::Gone
+                | Body::Unknown => None,
+            });
+            let grant = self.lsdb.node(&node).map(|node| node.credential.grant());
+            changed |= self.interests.set(&mut topics, (node, bucket), said.zip(grant));
+        }
+        changed.then_some(topics)
     }
 
     fn offered(&self, name: &ServiceName, origin: NodeId) -> Offered {

@@ -173,7 +173,7 @@ impl<'a> Task<'a> {
 
     fn arrived(&self, open: Open, stream: Stream) {
         match open.kind {
-            OpenKind::Exchange | OpenKind::Bytes | OpenKind::Other(_) => {
+            OpenKind::Exchange | OpenKind::Bytes | OpenKind::Topics | OpenKind::Other(_) => {
                 let grant = self.link.credential.load_full();
                 let arrival = Arrival { caller: self.link.peer, grant, open, stream };
                 self.endpoint.arrived(arrival);
