@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
+    "broker.proto",
     "registry.proto",
     "router.proto",
     "network.proto",

@@ -11,6 +11,7 @@ mod forward;
 mod labels;
 mod read;
 mod rules;
+mod topics;
 mod wait;
 mod why;
 
@@ -153,6 +154,8 @@ fn routes(node: Arc<Node>) -> Router {
         .route("/v1/rules/{*name}", get(rules::one))
         .route("/v1/rules-history/{*name}", get(rules::history))
         .route("/v1/labels", get(labels::list).post(labels::change))
+        .route("/v1/topics", get(topics::list))
+        .route("/v1/publish", post(topics::publish))
         .route("/v1/why", post(why::why))
         .route("/v1/ping", get(wait::ping))
         .route("/v1/wait", get(wait::wait))

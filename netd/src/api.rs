@@ -7,6 +7,7 @@
 mod forward;
 mod labels;
 mod rules;
+mod topics;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,7 @@ pub use labels::{LabelItem, LabelRequest, Labelled};
 pub use rules::{
     Applied, ApplyRequest, RuleWarning, Rules, RulesChange, RulesItem, Why, WhyOutcome, WhyRequest,
 };
+pub use topics::{PublishRequest, Published, TopicItem};
 
 /// The version every document carries.
 pub const VERSION: &str = "micro/v1";
@@ -59,6 +61,8 @@ pub struct Status {
     pub proxy: Listener,
     /// UDP addresses of links.
     pub listen: Vec<String>,
+    /// Where clients of NATS connect.
+    pub broker: Listener,
     /// Where health and metrics are read.
     pub observe: Listener,
     /// Every link, neighbours first.

@@ -26,6 +26,7 @@ pub mod serve;
 pub mod services;
 pub mod status;
 pub mod stream;
+pub mod topics;
 pub mod trace;
 pub mod up;
 pub mod usage;
@@ -152,6 +153,10 @@ enum Command {
     /// What is decided about the calls of services: apply, get, rm, test.
     #[command(subcommand)]
     Rules(rules::RulesCommand),
+    /// Which nodes want to hear of which topics.
+    Topics,
+    /// Publish one message to a topic.
+    Publish(topics::PublishArgs),
     /// Run a built-in service: echo, greeter or clock.
     Serve(serve::ServeArgs),
     /// Look at the configuration.
@@ -214,6 +219,8 @@ fn run(command: Command, global: &Global) -> Result<Exit, Problem> {
         Command::Exec(args) => block(exec::run(args, global)),
         Command::Unexpose(args) => block(expose::withdraw(args, global)),
         Command::Rules(command) => block(rules::run(command, global)),
+        Command::Topics => block(topics::list(global)),
+        Command::Publish(args) => block(topics::publish(args, global)),
         Command::Serve(args) => block(serve::run(args, global)),
         Command::Config(command) => config::run(command, global),
         Command::Errors(args) => errors::run(args, global),

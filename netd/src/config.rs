@@ -26,6 +26,8 @@ pub const DEFAULT_LISTEN: &str = "[::]:8085";
 /// Where programs call unless told otherwise.
 pub const DEFAULT_PROXY: &str = "127.0.0.1:8081";
 /// Where health and metrics are read unless told otherwise.
+pub const DEFAULT_NATS: &str = "127.0.0.1:4222";
+/// Where health and metrics are read.
 pub const DEFAULT_OBSERVE: &str = "127.0.0.1:8086";
 /// Calls in flight on one node unless told otherwise.
 pub const DEFAULT_MAX_INFLIGHT: u32 = 1024;
@@ -61,6 +63,8 @@ pub struct Settings {
     pub allow_users: Users,
     /// Calls in flight at once; more are refused with M1305.
     pub max_inflight: u32,
+    /// Where clients of NATS connect.
+    pub nats: Address,
     /// Where health and metrics are read.
     pub observe: Address,
     /// What is logged: a level, or directives (`info,router=debug`).

@@ -36,7 +36,7 @@ use crate::registrar::ToRouter;
 use crate::registrar::alive::{self, Alive};
 use crate::rules::keep::Keeper;
 use crate::upkeep::{Upkeep, describe};
-use crate::{admin, health, listen, log, owner, seeds, welcome};
+use crate::{admin, health, interest, listen, log, owner, seeds, welcome};
 
 /// Runs a node until it is told to stop, or a part that it cannot do without ends.
 ///
@@ -118,12 +118,13 @@ pub async fn start(
 
     // Ports, before anybody is told of them.
     let proxies = listen::proxy(settings.proxy)?;
+    let nats = listen::tcp(settings.nats)?;
     let observe = listen::tcp(settings.observe)?;
     let at = |listener: &std::net::TcpListener| {
         listener.local_addr().map_err(|error| Problem::machine("a listener has no address", &error))
     };
     let proxy_at = proxies.iter().map(at).collect::<Result<Vec<_>, _>>()?;
-    let observe_at = at(&observe)?;
+    let (nats_at, observe_at) = (at(&nats)?, at(&observe)?);
 
     // Links.
     let me = member.node();
@@ -205,6 +206,7 @@ pub async fn start(
         labels,
         proxy_at,
         observe_at,
+        nats_at,
         advertised: Arc::clone(&advertised),
         began,
         grant_ttl: settings.grant_ttl,
@@ -215,6 +217,8 @@ pub async fn start(
     });
     face.is_of(&node);
     serve_calls(&data, &proxy, proxies, incoming, &accepting).await?;
+    serve_nats(&data, &proxy, nats, &accepting).await?;
+    tokio::spawn(interest::tell(proxy.broker().clone(), asks.clone()));
     data.spawn(Beats::keep(Arc::clone(&node), |beats| &beats.data));
 
     // What goes on beside the calls.
@@ -349,6 +353,24 @@ async fn serve_calls(
     let proxy = proxy.clone();
     data.spawn(async move { proxy.arrive(incoming).await });
     Ok(())
+}
+
+/// Takes clients of NATS.
+async fn serve_nats(
+    data: &Data,
+    proxy: &Proxy,
+    listener: std::net::TcpListener,
+    accepting: &CancellationToken,
+) -> Result<(), Problem> {
+    let (proxy, accepting) = (proxy.clone(), accepting.clone());
+    let served = data.run(async move {
+        let listener = TcpListener::from_std(listener)?;
+        let serve = async move { proxy.nats(listener).await };
+        tokio::spawn(accepting.run_until_cancelled_owned(serve));
+        Ok::<_, std::io::Error>(())
+    });
+    let failed = |error| Problem::machine("the port for NATS cannot be served", &error);
+    served.await?.map_err(failed)
 }
 
 /// Lets the process open as many files as it may: every connection is one. Refused, it runs with

@@ -18,6 +18,7 @@ pub mod drive;
 pub mod error;
 pub mod health;
 pub mod httpd;
+pub mod interest;
 pub mod labels;
 pub mod listen;
 pub mod log;

@@ -8,19 +8,21 @@ use crate::error::{Exit, Problem};
 
 /// Ports tried after the usual one.
 const TRIES: u16 = 100;
-/// Where programs made for go-micro's gateway call; taken where it is free.
-const ALIAS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
+/// Where programs of go-micro dial their registry and their broker when nobody tells them another
+/// address; taken where they are free.
+const ALIASES: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000),
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8001),
+];
 
-/// TCP listeners of the proxy: the address, and the alias where nothing was asked for.
+/// TCP listeners of the proxy: the address, and the aliases where nothing was asked for.
 ///
 /// # Errors
 /// As [`tcp`].
 pub fn proxy(address: Address) -> Result<Vec<TcpListener>, Problem> {
     let mut listeners = vec![tcp(address)?];
-    if !address.asked
-        && let Ok(alias) = bind_tcp(ALIAS)
-    {
-        listeners.push(alias);
+    if !address.asked {
+        listeners.extend(ALIASES.into_iter().filter_map(|alias| bind_tcp(alias).ok()));
     }
     Ok(listeners)
 }

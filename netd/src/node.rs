@@ -67,6 +67,8 @@ pub struct Node {
     pub proxy_at: Vec<SocketAddr>,
     /// Where health and metrics are read.
     pub observe_at: SocketAddr,
+    /// Where clients of NATS connect.
+    pub nats_at: SocketAddr,
     /// What others are told to dial.
     pub advertised: Arc<ArcSwap<Vec<SocketAddr>>>,
     /// When it began.

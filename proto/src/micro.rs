@@ -21,6 +21,11 @@ macro_rules! package {
 }
 
 package!(
+    /// `go.micro.broker`: messages of topics.
+    broker,
+    "go.micro.broker"
+);
+package!(
     /// `go.micro.registry`: who serves what, and where.
     registry,
     "go.micro.registry"

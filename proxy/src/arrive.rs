@@ -43,6 +43,10 @@ pub(crate) async fn serve(shared: &Arc<Shared>, mut incoming: Incoming) {
 
 async fn call(shared: Arc<Shared>, arrival: Arrival) {
     let began = Instant::now();
+    if arrival.open.kind == OpenKind::Topics {
+        let broker = shared.broker.clone();
+        return Box::pin(async move { broker.arrived(arrival).await }).await;
+    }
     let Arrival { grant, open, stream, .. } = arrival;
     if open.kind == OpenKind::Bytes {
         // Boxed, for the common road is the other one.

@@ -22,6 +22,7 @@
 //! | `arrive`, `frames`, `heads` | calls of other nodes, and how a call looks on a stream |
 //! | [`body`], `sink`, `pump`, `message` | bytes moved, never decoded, with flow control end to end |
 //! | [`error`], `answer` | what went wrong, and how each protocol says so |
+//! | [`broker`], [`nats`] | topics: publish, fan out, relay, deliver; and for clients of NATS |
 //! | [`explain`] | why a call goes where it goes, as one value |
 //! | [`own`] | the services that this node itself serves |
 //!
@@ -33,6 +34,7 @@ mod arrive;
 pub mod balance;
 mod begin;
 pub mod body;
+pub mod broker;
 mod capture;
 mod carry;
 mod connect;
@@ -51,6 +53,7 @@ pub mod limits;
 mod load;
 mod message;
 mod metrics;
+pub mod nats;
 mod outside;
 pub mod own;
 pub mod proxy;
@@ -72,6 +75,7 @@ mod turn_away;
 mod via;
 
 pub use body::Body;
+pub use broker::Broker;
 pub use error::Error;
 pub use explain::{Explanation, Spoken};
 pub use limits::Limits;

@@ -5,13 +5,14 @@
 //!
 //! ```text
 //! request → dispatch: is it gRPC, which method → messages: one message out of the body
-//!         → codec: JSON to protobuf → registry | network | router | rules | debug | health
+//!         → codec: JSON to protobuf → broker | registry | network | router | rules | debug | health
 //!         → reply: protobuf to JSON, one message or many, trailers
 //! ```
 //!
 //! Everything is answered from one snapshot of the router's answers. A stream is answered as soon
 //! as its first message is there: go-micro never half-closes (`contracts` of go-micro v2, streams).
 
+mod broker;
 mod changes;
 mod codec;
 mod debug;
@@ -84,7 +85,8 @@ pub struct Own(Arc<dispatch::Dispatch>);
 
 impl Own {
     /// The names, as callers write them before `.Struct/Method`: to be matched before the routes.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 10] = [
+        broker::NAME,
         registry::NAME,
         network::NAME,
         router::NAME,
@@ -112,6 +114,11 @@ impl Own {
     #[must_use]
     pub fn has(service: &str) -> bool {
         Self::NAMES.contains(&service)
+    }
+
+    /// Has topics carried by `broker`; said once.
+    pub(crate) fn carries(&self, broker: crate::broker::Broker) {
+        self.0.carries(broker);
     }
 
     /// The name of the network.

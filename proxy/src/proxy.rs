@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use tunnel::{Incoming, Tunnel};
 
 use crate::balance::shell::Balance;
+use crate::broker::Broker;
 use crate::capture;
 use crate::deliver::Deliver;
 use crate::error::Error;
@@ -79,6 +80,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Arc<Limits>,
     pub(crate) deliver: Deliver,
     pub(crate) balance: Balance,
+    pub(crate) broker: Broker,
     pub(crate) metrics: Metrics,
     pub(crate) calls: Arc<Load>,
     pub(crate) arrivals: Arc<Load>,
@@ -92,6 +94,10 @@ impl Proxy {
     pub fn new(config: Config) -> Self {
         let limits = Arc::new(config.limits);
         let metrics = Metrics::new();
+        let broker = Broker::new(config.me, Arc::clone(&config.routes), config.tunnel.clone());
+        if let Some(own) = &config.own {
+            own.carries(broker.clone());
+        }
         let load = || Arc::new(Load::new(metrics.in_flight.clone()));
         Self(Arc::new(Shared {
             me: config.me,
@@ -103,6 +109,7 @@ impl Proxy {
             own: config.own,
             admit: config.admit,
             deliver: Deliver::new(Arc::clone(&limits)),
+            broker,
             balance: Balance::new(limits.calls_per_instance, metrics.instances.clone()),
             calls: load(),
             arrivals: load(),
@@ -136,6 +143,7 @@ impl Proxy {
     /// Takes the calls of other nodes, each in a task of the runtime this runs on. Returns when the
     /// tunnel is closed.
     pub async fn arrive(&self, incoming: Incoming) {
+        self.0.broker.lives_here();
         crate::arrive::serve(&self.0, incoming).await;
     }
 
@@ -157,6 +165,19 @@ impl Proxy {
     /// Adds everything the proxy counts to `registry`.
     pub fn metrics(&self, registry: &mut Registry) {
         self.0.metrics.register(registry);
+        self.0.broker.metrics(registry);
+    }
+
+    /// The topics of this node.
+    #[must_use]
+    pub fn broker(&self) -> &Broker {
+        &self.0.broker
+    }
+
+    /// Takes clients of NATS at `listener`, each in a task of the runtime this runs on. Returns when
+    /// the proxy drains.
+    pub async fn nats(&self, listener: TcpListener) {
+        crate::nats::serve(&self.0, listener).await;
     }
 }
 

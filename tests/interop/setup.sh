@@ -53,7 +53,9 @@ node_part() {
 }
 
 go_part() {
-    (cd "$here/go" && go build -mod=readonly -o "$out/go-service" ./service && go build -mod=readonly -o "$out/go-client" ./client)
+    (cd "$here/go" && for program in service client topics; do
+        go build -mod=readonly -o "$out/go-$program" "./$program" || exit 1
+    done)
 }
 
 packages

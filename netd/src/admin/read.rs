@@ -47,6 +47,7 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Answer<api::Status>
                 address: node.proxy_at.first().map(address).unwrap_or_default(),
             },
             listen: node.tunnel.local_addresses().iter().map(address).collect(),
+            broker: api::Listener { address: node.nats_at.to_string() },
             observe: api::Listener { address: node.observe_at.to_string() },
             links: links.iter().map(|link| link_item(&routes, link)).collect(),
             services: api::ServiceCount { reachable: count(false), local: count(true) },

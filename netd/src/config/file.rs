@@ -30,6 +30,8 @@ pub struct File {
     pub network: NetworkSection,
     /// The faces turned to programs.
     pub proxy: ProxySection,
+    /// Topics.
+    pub broker: BrokerSection,
     /// Health and metrics.
     pub observe: ObserveSection,
     /// Log lines.
@@ -80,6 +82,14 @@ pub struct ProxySection {
 pub struct HttpSection {
     pub address: Option<Spanned<String>>,
     pub max_inflight: Option<Spanned<i64>>,
+}
+
+/// `[broker]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is told in config::layers::KEYS")]
+pub struct BrokerSection {
+    pub address: Option<Spanned<String>>,
 }
 
 /// `[observe]`
@@ -189,6 +199,7 @@ impl File {
             ("network.name", self.network.name),
             ("network.ticket", self.network.ticket),
             ("proxy.http.address", self.proxy.http.address),
+            ("broker.address", self.broker.address),
             ("observe.address", self.observe.address),
             ("log.level", self.log.level),
             ("log.format", self.log.format),

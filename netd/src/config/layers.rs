@@ -8,7 +8,7 @@ use proto::LabelSet;
 
 use super::values::{self, Raw};
 use super::{
-    Address, DEFAULT_GRACE, DEFAULT_GRANT_TTL, DEFAULT_LISTEN, DEFAULT_MAX_INFLIGHT,
+    Address, DEFAULT_GRACE, DEFAULT_GRANT_TTL, DEFAULT_LISTEN, DEFAULT_MAX_INFLIGHT, DEFAULT_NATS,
     DEFAULT_OBSERVE, DEFAULT_PROXY, LogFormat, Paths, Settings, Users, duration, env, file, secret,
 };
 use crate::error::{Excerpt, Exit, Problem};
@@ -36,6 +36,7 @@ pub const KEYS: &[Key] = &[
     key("proxy.allow_users", "users served beside the node's own and root; * is all"),
     key("proxy.http.address", "where programs call"),
     key("proxy.http.max_inflight", "calls in flight at once"),
+    key("broker.address", "where clients of NATS connect"),
     key("observe.address", "where health and metrics are read"),
     key("log.level", "level, or directives"),
     key("log.format", "auto, text or json"),
@@ -199,6 +200,12 @@ impl Pick {
                 values::count,
                 || DEFAULT_MAX_INFLIGHT,
                 u32::to_string,
+            )?,
+            nats: self.take(
+                "broker.address",
+                values::address,
+                || default_address(DEFAULT_NATS),
+                show_address,
             )?,
             observe: self.take(
                 "observe.address",

@@ -283,6 +283,7 @@ fn settings(plan: &Plan, at: usize, front: SocketAddr, files: &Files, paths: &Pa
         proxy: any(usual, at != 0),
         allow_users: crate::config::Users::These(Vec::new()),
         max_inflight: crate::config::DEFAULT_MAX_INFLIGHT,
+        nats: any(loopback, true),
         observe: any(loopback, true),
         log_level: "error".to_owned(),
         log_format: LogFormat::Text,

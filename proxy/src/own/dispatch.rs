@@ -1,6 +1,6 @@
 //! From a request to the method it calls, and from what that answers to a response.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use super::router::Router;
 use super::scope::Scope;
 use super::{Config, OfOwner, Own, Rules};
 use crate::body::Body;
+use crate::broker::Broker;
 use crate::deadline;
 
 /// Calls of our services at a time. The busiest caller, a program that registers, has one.
@@ -61,6 +62,7 @@ pub(super) struct Dispatch {
     network: Network,
     router: Router,
     rules: Option<Arc<dyn Rules>>,
+    broker: OnceLock<Broker>,
     debug: Debug,
     health: Health,
     reflection: Reflection,
@@ -69,6 +71,7 @@ pub(super) struct Dispatch {
 /// Which service a path names.
 #[derive(Clone, Copy)]
 enum Service {
+    Broker,
     Registry,
     Network,
     Router,
@@ -92,6 +95,7 @@ impl Dispatch {
             network: Network::new(Arc::clone(&config)),
             router: Router::new(Arc::clone(&config)),
             rules,
+            broker: OnceLock::new(),
             debug: Debug::new(Arc::clone(&config.logs)),
             health: Health::new(config, draining.subscribe()),
             draining,
@@ -101,6 +105,10 @@ impl Dispatch {
 
     pub(super) fn drain(&self) {
         self.draining.send_replace(true);
+    }
+
+    pub(super) fn carries(&self, broker: Broker) {
+        let _ = self.broker.set(broker);
     }
 
     pub(super) fn network_name(&self) -> &str {
@@ -158,6 +166,7 @@ impl Dispatch {
             structure => format!("{name}.{structure}"),
         };
         let service = match full.as_str() {
+            "go.micro.broker.Broker" => Service::Broker,
             "go.micro.registry.Registry" => Service::Registry,
             "go.micro.network.Network" => Service::Network,
             "go.micro.router.Router" | "go.micro.router.Table" => Service::Router,
@@ -212,7 +221,8 @@ impl Dispatch {
                 // Watchers of health are to read that it is over, and end by themselves.
                 let leaving = match service {
                     Service::Health => None,
-                    Service::Registry
+                    Service::Broker
+                    | Service::Registry
                     | Service::Network
                     | Service::Router
                     | Service::Rules
@@ -232,6 +242,7 @@ impl Dispatch {
         message: Bytes,
     ) -> Reply {
         match service {
+            Service::Broker => super::broker::call(self.broker.get(), call, message),
             Service::Registry => self.registry.call(call, message),
             Service::Network => self.network.call(call, message),
             Service::Router => self.router.call(method.parent_service().name(), call, message),

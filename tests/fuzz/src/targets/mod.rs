@@ -11,27 +11,31 @@ use proto::rule::RuleSet;
 use proto::selector::Requirement;
 use proto::sign::Verify;
 use proto::{
-    Credential, Fault, NetworkId, Open, PublicKey, Record, Selector, Signature, Ticket, UnixTime,
-    Verified,
+    Credential, Fault, NetworkId, Open, PublicKey, Record, Selector, Signature, Ticket, Topic,
+    TopicPattern, UnixTime, Verified,
 };
+use proxy::nats::{Command, ParseError, Parser};
 
 /// A thing to be fed.
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub(crate) const ALL: [(&str, Target); 12] = [
+pub(crate) const ALL: [(&str, Target); 15] = [
     ("credential", credential),
     ("exchange", exchange),
     ("fault", fault),
     ("frame", frame),
     ("head", head),
     ("join", join),
+    ("nats", nats),
     ("open", open),
+    ("publish", publish),
     ("record", record),
     ("router", mind::router),
     ("rules", rules),
     ("selector", selector),
     ("ticket", ticket),
+    ("topic", topic),
 ];
 
 /// Feeds the thing named `name`.
@@ -99,6 +103,54 @@ fn parts(input: &[u8], size: usize) -> (Vec<Part>, bool) {
         }
     }
     (parts, true)
+}
+
+/// What a client of NATS says, cut in two ways.
+fn nats(input: &[u8]) {
+    let Some((&cut, input)) = input.split_first() else { return };
+    let whole = commands(input, input.len().max(1));
+    assert_eq!(whole, commands(input, usize::from(cut).max(1)));
+}
+
+fn commands(input: &[u8], size: usize) -> (Vec<Command>, Option<ParseError>) {
+    let (mut parser, mut come, mut found) = (Parser::default(), BytesMut::new(), Vec::new());
+    for piece in input.chunks(size) {
+        come.extend_from_slice(piece);
+        loop {
+            match parser.next(&mut come) {
+                Ok(Some(command)) => found.push(command),
+                Ok(None) => break,
+                Err(error) => return (found, Some(error)),
+            }
+        }
+    }
+    (found, None)
+}
+
+/// The frames of messages of topics; a whole one is written as it was read.
+fn publish(input: &[u8]) {
+    let mut reader = proto::publish::Reader::default();
+    reader.push(input);
+    while let Ok(Some(frame)) = reader.next() {
+        let proto::publish::Frame::Whole(head, payload) = frame else { continue };
+        let first = proto::publish::whole(&head, &payload, &mut proto::publish::Known::default());
+        let mut again = proto::publish::Reader::default();
+        again.push(&first);
+        again.push(&payload);
+        assert_eq!(again.next(), Ok(Some(proto::publish::Frame::Whole(head, payload))));
+    }
+}
+
+/// A pattern, a line break, a topic: a table finds it if and only if it matches.
+fn topic(input: &[u8]) {
+    let mut lines = input.splitn(2, |byte| *byte == b'\n').map(Bytes::copy_from_slice);
+    let (Some(pattern), Some(topic)) = (lines.next(), lines.next()) else { return };
+    let (Ok(pattern), Ok(topic)) = (TopicPattern::new(pattern), Topic::new(topic)) else { return };
+    let mut table: router::topics::Table<()> = router::topics::Table::default();
+    table.update("", &pattern, |()| true);
+    let mut found = false;
+    table.matches("", &topic, |()| found = true);
+    assert_eq!(found, pattern.matches(&topic));
 }
 
 fn record(input: &[u8]) {

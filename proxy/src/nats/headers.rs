@@ -1,0 +1,75 @@
+//! Header blocks: `NATS/1.0`, then fields as HTTP/1.1 writes them, then an empty line.
+
+use bytes::BytesMut;
+use proto::DecodeError;
+use proto::publish::Headers;
+
+const FIRST: &[u8] = b"NATS/1.0";
+
+/// The fields of a block. What stands behind the version, a status of a server, is not kept.
+///
+/// # Errors
+/// [`DecodeError`] when it is not such a block.
+pub(super) fn read(block: &[u8]) -> Result<Headers, DecodeError> {
+    if block.is_empty() {
+        return Ok(Headers::default());
+    }
+    let fields = block.strip_prefix(FIRST).ok_or(DecodeError::Invalid("headers"))?;
+    let fields = fields.strip_suffix(b"\r\n\r\n").ok_or(DecodeError::Truncated("headers"))?;
+    let mut lines = fields.split(|byte| *byte == b'\n');
+    // The rest of the first line.
+    let _ = lines.next();
+    let mut pairs = Vec::new();
+    for line in lines {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let colon = line.iter().position(|byte| *byte == b':');
+        let colon = colon.ok_or(DecodeError::Invalid("header"))?;
+        let name = std::str::from_utf8(&line[..colon]);
+        let name = name.map_err(|_| DecodeError::Invalid("header name"))?;
+        pairs.push((name, line[colon + 1..].trim_ascii()));
+    }
+    Headers::of(pairs)
+}
+
+/// Appends the block of these fields.
+pub(super) fn put(out: &mut BytesMut, headers: &Headers) {
+    out.extend_from_slice(FIRST);
+    out.extend_from_slice(b"\r\n");
+    for (name, value) in headers.iter() {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Bytes that [`put`] appends.
+pub(super) fn size(headers: &Headers) -> usize {
+    let fields = headers.iter().map(|(name, value)| name.len() + value.len() + 4);
+    FIRST.len() + 4 + fields.sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_order_and_repetition_are_kept() {
+        let block = b"NATS/1.0\r\nX-A: 1\r\nx-a:2 \r\nX-A: \r\n\r\n";
+        let headers = read(block).unwrap();
+        assert!(headers.iter().eq([("X-A", &b"1"[..]), ("x-a", b"2"), ("X-A", b"")]));
+        let mut out = BytesMut::new();
+        put(&mut out, &headers);
+        assert_eq!((out.len(), read(&out)), (size(&headers), Ok(headers)));
+    }
+
+    #[test]
+    fn what_is_no_block_is_refused() {
+        for block in ["HTTP/1.1\r\n\r\n", "NATS/1.0\r\n", "NATS/1.0\r\nno colon\r\n\r\n"] {
+            assert!(read(block.as_bytes()).is_err(), "{block:?}");
+        }
+        assert!(read(b"NATS/1.0\r\n\r\n").unwrap().is_empty());
+        assert!(read(b"NATS/1.0 503 No Responders\r\n\r\n").unwrap().is_empty());
+    }
+}

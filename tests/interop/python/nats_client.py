@@ -1,0 +1,112 @@
+"""The official NATS client for Python (nats-py), unmodified, against a server at an address.
+
+    nats_client.py ADDRESS sub SUBJECT [QUEUE]       prints each message as JSON, from "subscribed" on
+    nats_client.py ADDRESS pub SUBJECT FROM COUNT    publishes so many numbers, with headers
+    nats_client.py ADDRESS big SUBJECT BYTES         publishes one large message, and small ones to SUBJECT.small
+    nats_client.py ADDRESS answer SUBJECT            answers questions, from "subscribed" on
+    nats_client.py ADDRESS ask SUBJECT TEXT          prints the answer, or "nobody"
+    nats_client.py ADDRESS limits                    checks what one client alone can see
+"""
+
+import asyncio
+import hashlib
+import json
+import sys
+
+import nats
+from nats.errors import NoRespondersError
+
+WAIT = 20
+
+
+def say(text):
+    print(text, flush=True)
+
+
+async def sub(client, subject, queue=""):
+    async def shown(message):
+        data = message.data
+        shown = data.decode() if len(data) < 100 else hashlib.sha256(data).hexdigest()
+        say(json.dumps({"subject": message.subject, "data": shown, "headers": message.headers, "bytes": len(data)}))
+
+    await client.subscribe(subject, queue=queue, cb=shown, pending_bytes_limit=-1, pending_msgs_limit=-1)
+    await client.flush(WAIT)
+    say("subscribed")
+    await asyncio.Event().wait()
+
+
+async def pub(client, subject, first, count):
+    for number in range(int(first), int(first) + int(count)):
+        await client.publish(subject, str(number).encode(), headers={"X-Case": "Kept", "x-case": "too"})
+    await client.flush(WAIT)
+    say("published")
+
+
+async def big(client, subject, size):
+    data = bytes(range(256)) * (int(size) // 256)
+    await client.publish(subject, data)
+    for number in range(10):
+        await client.publish(subject + ".small", str(number).encode())
+    await client.flush(WAIT)
+    say(hashlib.sha256(data).hexdigest())
+
+
+async def answer(client, subject):
+    async def answered(message):
+        await message.respond(b"you said " + message.data)
+
+    await client.subscribe(subject, queue="answers", cb=answered)
+    await client.flush(WAIT)
+    say("subscribed")
+    await asyncio.Event().wait()
+
+
+async def ask(client, subject, text):
+    try:
+        say((await client.request(subject, text.encode(), timeout=WAIT)).data.decode())
+    except NoRespondersError:
+        say("nobody")
+
+
+async def limits(client):
+    """Wildcards, a limit of messages, unsubscribing, queue groups."""
+    every = await client.subscribe("lim.>")
+    star = await client.subscribe("lim.*.b")
+    await client.publish("lim.a.b", b"1")
+    await client.publish("lim.a", b"2")
+    assert (await star.next_msg(WAIT)).data == b"1"
+    assert [(await every.next_msg(WAIT)).data for _ in range(2)] == [b"1", b"2"]
+    assert star.pending_msgs == 0
+
+    two = await client.subscribe("lim.two")
+    await two.unsubscribe(limit=2)
+    await client.flush(WAIT)
+    for number in range(4):
+        await client.publish("lim.two", str(number).encode())
+    await client.flush(WAIT)
+    assert [(await every.next_msg(WAIT)).data for _ in range(4)] == [b"0", b"1", b"2", b"3"]
+    assert two.delivered == 2 or two.pending_msgs == 2, (two.delivered, two.pending_msgs)
+
+    group = [await client.subscribe("lim.q", queue="workers") for _ in range(3)]
+    for number in range(30):
+        await client.publish("lim.q", str(number).encode())
+    await client.flush(WAIT)
+    shares = [member.pending_msgs for member in group]
+    assert sum(shares) == 30 and all(shares), shares
+
+    await every.unsubscribe()
+    await client.flush(WAIT)
+    await client.publish("lim.a", b"after")
+    await client.flush(WAIT)
+    assert every.pending_msgs == 30, every.pending_msgs
+
+    say("passed")
+
+
+async def main(address, what, *arguments):
+    client = await nats.connect("nats://" + address, connect_timeout=WAIT)
+    await globals()[what](client, *arguments)
+    await client.close()
+
+
+asyncio.run(main(*sys.argv[1:]))
