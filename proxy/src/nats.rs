@@ -67,7 +67,7 @@ async fn connection(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
     // Whichever ends first ends the other: a client that is not read to is not heard either.
     tokio::select! {
         () = write::run(write, info, waiting, mailbox, alive) => {}
-        () = session.run(read) => session.last_words().await,
+        () = session.run(read) => {}
         () = crate::proxy::drained(&mut draining) => {}
     }
 }

@@ -32,7 +32,7 @@ pub struct Node<'a> {
 pub struct Options {
     /// The node's name, where it is not the first of its host.
     pub name: Option<String>,
-    /// Where the proxy listens.
+    /// Where the proxy listens; empty: at the usual address and its aliases.
     pub proxy: String,
     /// Where links are accepted, when not on the host's IPv4 address.
     pub address: Option<String>,
@@ -110,12 +110,10 @@ impl<'a> Node<'a> {
         let name = self.name();
         let mut args: Vec<String> =
             ["network", "up", "--name", name, "--region", self.host.name()].map(Into::into).into();
-        args.extend([
-            "--proxy-address".to_owned(),
-            self.options.proxy.clone(),
-            "--address".to_owned(),
-            address,
-        ]);
+        if !self.options.proxy.is_empty() {
+            args.extend(["--proxy-address".to_owned(), self.options.proxy.clone()]);
+        }
+        args.extend(["--address".to_owned(), address]);
         args.extend(ticket.into_iter().flat_map(|ticket| ["--join".to_owned(), ticket.to_owned()]));
         args.extend(self.options.more.iter().cloned());
         let mut command = match self.options.files {

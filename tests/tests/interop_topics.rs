@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::lab::{Host, Lab};
-use tests::node::{Network, Node, PROXY};
+use tests::node::{Node, Options, PROXY};
 use tests::process::{self, PATIENCE, Process};
 use tests::programs;
 
@@ -55,11 +55,16 @@ fn a_plain_subscriber_gets_all_and_a_queue_one_copy() {
         return;
     }
     let (Some(lab), Some(micro)) = (Lab::new(), programs::micro()) else { return };
-    let network = Network::up(&lab, &micro);
+    // As a person starts them: with the port that go-micro dials where nobody tells it another.
+    let usual = || Options { proxy: String::new(), ..Options::default() };
+    let eu = Node::up_with(&lab, Host::Eu, &micro, None, usual());
+    let _us = Node::up_with(&lab, Host::Us, &micro, Some(&eu.invite()), usual());
+    let _laptop = Node::up(&lab, Host::Laptop, &micro, Some(&eu.invite()));
+    eu.wait_for("nodes=3");
     let plain = subscriber(&lab, Host::Laptop, true, &["sub", TOPIC]);
     let members = [(Host::Us, true), (Host::Us, false)]
         .map(|(host, proxy)| subscriber(&lab, host, proxy, &["sub", TOPIC, "mail"]));
-    wait_wanted(&network.eu, 2);
+    wait_wanted(&eu, 2);
     let mut publish = topics(&lab, Host::Eu, false, &["pub", TOPIC, "0", "200"]);
     let said = process::run(&mut publish, b"", PATIENCE).ok("go-micro publisher");
     assert_eq!(said.trim(), "published");
@@ -84,5 +89,5 @@ fn a_plain_subscriber_gets_all_and_a_queue_one_copy() {
 
     // Its program is killed, its connection ends, and the network hears of it.
     drop(plain);
-    wait_wanted(&network.eu, 1);
+    wait_wanted(&eu, 1);
 }

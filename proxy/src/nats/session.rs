@@ -21,6 +21,9 @@ use crate::broker::{Broker, Mailbox, Overflow, Subscription};
 const PATIENCE: Duration = Duration::from_millis(10);
 /// Subscriptions of one client.
 const MAX_SUBSCRIPTIONS: usize = 65_536;
+/// How long a client that is told to go may take, and how much of what it still says is read.
+const LINGER: Duration = Duration::from_secs(1);
+const DROPPED: u64 = 16 * 1024 * 1024;
 /// Bytes asked of the socket at once.
 const READ: usize = 32 * 1024;
 
@@ -96,40 +99,37 @@ impl Session {
 
     /// Does what the client says, until it goes or says what cannot be understood.
     pub(super) async fn run(&mut self, mut read: OwnedReadHalf) {
+        if let Err(Over(Some(why))) = self.obey(&mut read).await {
+            self.last_words(why, read).await;
+        }
+    }
+
+    async fn obey(&mut self, read: &mut OwnedReadHalf) -> Result<(), Over> {
         let (mut parser, mut come) = (Parser::default(), BytesMut::with_capacity(READ));
         loop {
-            match parser.next(&mut come) {
-                Ok(Some(command)) => {
-                    if let Err(Over(why)) = self.command(command).await {
-                        return self.tell_over(why).await;
-                    }
-                    continue;
-                }
-                Ok(None) => {}
-                Err(error) => return self.tell_over(Some(error.to_string())).await,
+            if let Some(command) = parser.next(&mut come)? {
+                self.command(command).await?;
+                continue;
             }
             come.reserve(parser.missing(&come).clamp(READ, 8 * READ));
             match read.read_buf(&mut come).await {
-                Ok(0) | Err(_) => return,
+                Ok(0) | Err(_) => return Ok(()),
                 Ok(_) => self.alive.heard(),
             }
             self.forget_done();
         }
     }
 
-    /// Waits until what was answered is written.
-    pub(super) async fn last_words(&mut self) {
+    /// Says why this is over, and waits for the client to go. Closed with bytes unread, the
+    /// connection would be reset and the words lost with it.
+    async fn last_words(&mut self, why: String, read: OwnedReadHalf) {
         self.held.clear();
-        let (written, wait) = tokio::sync::oneshot::channel();
-        if self.answers.send(Answer::Flush(written)).await.is_ok() {
-            let _ = tokio::time::timeout(Duration::from_secs(1), wait).await;
+        if self.answers.send(Answer::Last(why)).await.is_err() {
+            return;
         }
-    }
-
-    async fn tell_over(&mut self, why: Option<String>) {
-        if let Some(why) = why {
-            let _ = self.answers.send(Answer::Error(why)).await;
-        }
+        let mut rest = read.take(DROPPED);
+        let dropped = async { tokio::io::copy(&mut rest, &mut tokio::io::sink()).await };
+        let _ = tokio::time::timeout(LINGER, dropped).await;
     }
 
     async fn answer(&self, answer: Answer) -> Result<(), Over> {

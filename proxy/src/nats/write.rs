@@ -12,7 +12,7 @@ use proto::publish::Message;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::headers;
 use super::session::Pings;
@@ -40,8 +40,8 @@ pub(super) enum Answer {
         sid: Bytes,
         topic: Topic,
     },
-    /// Says when everything before is written.
-    Flush(oneshot::Sender<()>),
+    /// Why the client is told to go; nothing is written after it.
+    Last(String),
 }
 
 /// What reader and writer of one client both know.
@@ -186,9 +186,10 @@ async fn answered(
             out.extend_from_slice(&sid);
             out.extend_from_slice(b" 16 16\r\nNATS/1.0 503\r\n\r\n\r\n");
         }
-        Answer::Flush(written) => {
+        Answer::Last(why) => {
+            out.extend_from_slice(format!("-ERR '{why}'\r\n").as_bytes());
             put(write, out).await?;
-            let _ = written.send(());
+            let _ = write.shutdown().await;
         }
     }
     Ok(())
