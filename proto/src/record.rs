@@ -12,6 +12,7 @@
 
 mod adjacency;
 pub mod interest;
+mod kind;
 mod node;
 mod service;
 
@@ -22,6 +23,7 @@ use bytes::{Bytes, BytesMut};
 
 pub use adjacency::{Adjacency, PathKind};
 pub use interest::{Interest, Interests};
+pub use kind::Kind;
 pub use node::{MAX_ADDRESSES, Node};
 pub use service::{
     Endpoint, Instance, MAX_DEPTH, MAX_ENDPOINTS, MAX_INSTANCES, MAX_VERSIONS, Protocol, Service,
@@ -43,36 +45,6 @@ pub const MAX_RECORD: usize = 64 * 1024;
 pub const MAX_KEY: usize = crate::name::MAX_NAME;
 
 const DOMAIN: &[u8] = b"micro network 2026 record\0";
-
-/// What a record is about. Kinds of newer releases are kept and passed on, unread.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Kind(pub u8);
-
-impl Kind {
-    /// [`Node`]; its key is empty.
-    pub const NODE: Self = Self(1);
-    /// [`Adjacency`]; its key is the neighbour's id.
-    pub const ADJACENCY: Self = Self(2);
-    /// [`Service`]; its key is the service's name.
-    pub const SERVICE: Self = Self(3);
-    /// [`RuleSet`]; its key is the name of the service that the rules are for.
-    pub const RULE: Self = Self(4);
-    /// [`Interests`]; its key is one byte, the bucket.
-    pub const INTEREST: Self = Self(5);
-}
-
-impl fmt::Debug for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::NODE => f.write_str("node"),
-            Self::ADJACENCY => f.write_str("adjacency"),
-            Self::SERVICE => f.write_str("service"),
-            Self::RULE => f.write_str("rule"),
-            Self::INTEREST => f.write_str("interest"),
-            Self(other) => write!(f, "kind {other}"),
-        }
-    }
-}
 
 /// Which record: an origin has one of each kind and key.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

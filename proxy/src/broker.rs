@@ -256,7 +256,9 @@ impl Shared {
             let item = Item { tag, message: Arc::clone(message) };
             let dropped = mailbox.put(item, patience).await;
             self.counts.add_by(Fate::DroppedFull, dropped);
-            self.counts.add(Fate::Delivered);
+            if dropped == 0 || mailbox.drops_oldest() {
+                self.counts.add(Fate::Delivered);
+            }
         }
     }
 }

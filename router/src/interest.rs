@@ -118,6 +118,8 @@ pub(crate) fn may_use(grant: &Grant, namespace: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Request;
+    use crate::testing::{Net, Toy, operator, router};
     use proto::TopicPattern;
 
     fn interest(n: usize) -> Interest {
@@ -135,6 +137,43 @@ mod tests {
         assert_eq!(local.said(at).unwrap().0, [(interest(1), 8)]);
         assert_eq!(local.set(interest(1), 0), Ok(Some(at)));
         assert_eq!(local.said(at), None);
+    }
+
+    #[test]
+    fn interest_reaches_every_node_and_goes_with_its_subscriber_or_its_node() {
+        let mut net = Net::new(3);
+        net.link(0, 1, 500);
+        net.link(1, 2, 500);
+        net.settle();
+        let ask = |count| Request::Interest(vec![(interest(1), count), (interest(2), 1)]);
+        net.request(0, ask(1)).unwrap();
+        net.settle();
+        let knows = |net: &Net, at: usize| net.routes[at].topics().len();
+        assert_eq!((knows(&net, 0), knows(&net, 2)), (2, 2));
+        net.request(0, ask(0)).unwrap();
+        net.settle();
+        let wanted = net.routes[2].topics().get("", &interest(2).pattern).cloned();
+        assert_eq!(wanted.unwrap()[0].node, net.routers[0].me());
+        assert_eq!(knows(&net, 2), 1);
+        net.request(0, Request::Leave).unwrap();
+        net.settle();
+        assert_eq!((knows(&net, 1), knows(&net, 2)), (0, 0));
+    }
+
+    #[test]
+    fn interest_in_a_namespace_that_the_grant_does_not_name_is_not_believed() {
+        let routers = [operator(Toy(0), "pay"), operator(Toy(1), "*")];
+        let routers = routers.into_iter().zip(0..).map(|(node, n)| router(Toy(n), 1, node));
+        let mut net = Net::of(routers.collect());
+        net.link(0, 1, 500);
+        net.settle();
+        let within = |namespace: &str| Interest { namespace: namespace.into(), ..interest(1) };
+        let all = ["", "pay", "ship"].map(|namespace| (within(namespace), 1));
+        net.request(0, Request::Interest(all.into())).unwrap();
+        net.settle();
+        let topics = net.routes[1].topics();
+        let seen: Vec<_> = topics.all().map(|(namespace, _, _)| namespace.to_owned()).collect();
+        assert_eq!(seen, ["pay"]);
     }
 
     #[test]

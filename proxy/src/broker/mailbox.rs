@@ -82,6 +82,11 @@ impl Mailbox {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Whether what is dropped is what waited, and never what has come.
+    pub(super) fn drops_oldest(&self) -> bool {
+        self.0.policy == Overflow::DropOldest
+    }
+
     /// How many messages were dropped since it was made.
     #[must_use]
     pub fn dropped(&self) -> u64 {

@@ -146,6 +146,13 @@ impl Outbound {
         self.emptied.notify_waiters();
     }
 
+    /// Ends it unless something has come in this moment; nothing is put in after that.
+    fn end_if_empty(&self) -> bool {
+        let mut state = self.state.lock();
+        state.over = state.items.is_empty();
+        state.over
+    }
+
     /// What is still there when the task ends; nothing is put in after that.
     fn end(&self) -> VecDeque<Outgoing> {
         let mut state = self.state.lock();
@@ -218,7 +225,11 @@ impl<'a> Writer<'a> {
             }
             tokio::select! {
                 () = filled => {}
-                () = tokio::time::sleep(IDLE) => return Ok(()),
+                () = tokio::time::sleep(IDLE) => {
+                    if self.outbound.end_if_empty() {
+                        return Ok(());
+                    }
+                }
                 code = to.stopped() => return Err(StreamError::Reset(code)),
             }
         }
@@ -350,7 +361,8 @@ mod tests {
         assert!(matches!(push(1), Pushed::Full(_)));
         outbound.state.lock().stalled = true;
         assert!(matches!(push(1), Pushed::Stalled));
-        outbound.end();
+        assert!(!outbound.end_if_empty());
+        assert_eq!(outbound.end().len(), 1);
         assert!(matches!(push(1), Pushed::Over(_)));
     }
 }
