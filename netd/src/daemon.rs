@@ -140,6 +140,7 @@ pub async fn start(
     let shared = Arc::new(Shared {
         routes: Arc::clone(&routes),
         links: watch::Sender::new(0),
+        kept: watch::Sender::new(Arc::default()),
         trouble: watch::Sender::new(None),
     });
     let door = Door::new(member.network);
@@ -162,7 +163,7 @@ pub async fn start(
     };
     let drive = tokio::spawn(drive.run());
     let (state, published) = (Arc::clone(&member.state), Arc::clone(&routes));
-    let rules = Keeper::start(me, state, published, asks.clone()).await;
+    let rules = Keeper::start(me, state, published, shared.kept.subscribe(), asks.clone()).await;
     let now = Arc::new(ArcSwap::from_pointee(labelled.node(&settings.labels)));
     let described = (settings.clone(), member.name.clone());
     let known = (Arc::clone(&member.credential), Arc::clone(&advertised));

@@ -33,6 +33,7 @@ fn refused(refusal: Refusal) -> RegistrarError {
         | Refusal::TooManyInstances
         | Refusal::TooLarge
         | Refusal::StaleRules(_)
+        | Refusal::TooManyRules
         | Refusal::Malformed(_)
         | Refusal::ForeignNode => RegistrarError::Refused(refusal.to_string()),
     }

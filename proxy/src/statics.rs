@@ -161,7 +161,10 @@ impl Statics {
         let changed = found.map_or(0, |found| found.changed) ^ self.version.rotate_right(24);
         let laid = ServiceRoutes::new(name.clone(), changed, instances, versions);
         match found.and_then(ServiceRoutes::rules) {
-            Some(rules) => laid.with_rules(Arc::clone(rules.set()), rules.author()),
+            Some(rules) => {
+                let (set, carriers) = (Arc::clone(rules.set()), rules.carriers().to_vec());
+                laid.with_carried(set, rules.author(), carriers)
+            }
             None => laid,
         }
     }

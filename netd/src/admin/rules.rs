@@ -48,6 +48,8 @@ pub(super) async fn one(
             revision: rules.set().revision,
             author: rules.author().to_string(),
             author_name: Node::name_of(&routes, &rules.author()),
+            carried_by: rules.carriers().iter().map(|id| Node::name_of(&routes, id)).collect(),
+            note: how_long(&routes, &name),
             rules: rules.set().rules.iter().map(form::Rule::of).collect(),
         },
     )
@@ -122,6 +124,7 @@ pub(super) async fn write(node: &Node, ask: api::ApplyRequest) -> Result<api::Ap
         let written = written.await;
         revision = written.map_err(|why| refused(node, &service, ask.set.revision, why))?;
     }
+    let note = if count == 0 { String::new() } else { how_long(&node.routes(), &service) };
     Ok(api::Applied {
         service: service.to_string(),
         revision,
@@ -129,12 +132,12 @@ pub(super) async fn write(node: &Node, ask: api::ApplyRequest) -> Result<api::Ap
         changed: !unchanged,
         dry_run: ask.dry_run,
         warnings,
+        note,
     })
 }
 
 fn refused(node: &Node, service: &ServiceName, asked: Option<u64>, why: NotWritten) -> Problem {
     let refusal = match why {
-        NotWritten::Refused(refusal) => refusal,
         NotWritten::Leaving(leaving) => {
             return Problem::new("M1013", Exit::Unreachable, "the node is stopping")
                 .why(leaving.to_string());
@@ -143,10 +146,13 @@ fn refused(node: &Node, service: &ServiceName, asked: Option<u64>, why: NotWritt
             let what = format!("the rules of {service} hold, and could not be kept");
             return kept_nowhere(what, &why);
         }
-        NotWritten::NotKept(_) | NotWritten::TooMany | NotWritten::Damaged(_) => {
+        NotWritten::NotKept(_)
+        | NotWritten::Damaged(_)
+        | NotWritten::Refused(Refusal::TooManyRules) => {
             let what = format!("the rules of {service} cannot be kept, so they stay as they were");
             return kept_nowhere(what, &why);
         }
+        NotWritten::Refused(refusal) => refusal,
     };
     match refusal {
         Refusal::StaleRules(now) => stale(&node.routes(), service, asked, now),
@@ -160,6 +166,7 @@ fn refused(node: &Node, service: &ServiceName, asked: Option<u64>, why: NotWritt
         other @ (Refusal::TooManyServices
         | Refusal::TooManyInstances
         | Refusal::TooLarge
+        | Refusal::TooManyRules
         | Refusal::Malformed(_)
         | Refusal::ForeignNode) => malformed(&other),
     }
@@ -169,7 +176,7 @@ fn refused(node: &Node, service: &ServiceName, asked: Option<u64>, why: NotWritt
 fn kept_nowhere(what: String, why: &NotWritten) -> Problem {
     let problem = Problem::new("M6003", Exit::Failed, what).why(why.to_string());
     match why {
-        NotWritten::TooMany => problem
+        NotWritten::Refused(_) => problem
             .attempt(
                 "micro rules get",
                 "lists who wrote which; take some away: micro rules rm SERVICE",
@@ -179,10 +186,7 @@ fn kept_nowhere(what: String, why: &NotWritten) -> Problem {
             "micro config path",
             "shows the state directory: move the file rules away, and restart",
         ),
-        NotWritten::Refused(_)
-        | NotWritten::NotKept(_)
-        | NotWritten::NotPut(_)
-        | NotWritten::Leaving(_) => problem.attempt(
+        NotWritten::NotKept(_) | NotWritten::NotPut(_) | NotWritten::Leaving(_) => problem.attempt(
             "micro config path",
             "shows where the state directory is; it needs space, and must be writable",
         ),
@@ -249,6 +253,20 @@ fn bad(bad: BadRule) -> Problem {
     let of = if bad.rule.is_empty() { String::new() } else { format!("rule {}: ", bad.rule) };
     Problem::new("M4003", Exit::Config, format!("rules: {of}{}", bad.why))
         .attempt("micro rules apply FILE --dry-run", "")
+}
+
+/// How long rules hold, where fewer than two nodes in reach may carry them; else empty.
+fn how_long(routes: &Routes, service: &ServiceName) -> String {
+    let may = routes.nodes().filter(|node| node.cost.is_finite() && node.may_rule(service));
+    let may: Vec<_> = may.take(2).collect();
+    match &may[..] {
+        [] => "no node in reach may carry these rules: they are forgotten after a day".to_owned(),
+        [one] => {
+            let one = if one.id == routes.me() { "this node" } else { &one.name };
+            format!("these rules hold while {one} runs; no other node may carry them")
+        }
+        _ => String::new(),
+    }
 }
 
 /// What is odd about rules, as things are now.

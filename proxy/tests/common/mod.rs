@@ -226,6 +226,7 @@ fn node_route(name: &str, id: NodeId) -> NodeRoute {
         region: String::new(),
         labels: LabelSet::default(),
         roles: Roles::NONE,
+        decides: Vec::new(),
         addresses: Arc::from([]),
         release: "test".into(),
         cost: Cost::ZERO,

@@ -274,6 +274,7 @@ fn drain(router: &mut Router) {
             | Output::Close(_)
             | Output::Answer(..)
             | Output::Note(_)
+            | Output::Kept(_)
             | Output::Left => {}
         }
     }
