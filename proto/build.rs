@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "registry.proto",
     "router.proto",
     "network.proto",
     "rules.proto",
     "debug.proto",
     "errors.proto",
+    "etcd.proto",
 ];
 
 #[expect(clippy::disallowed_methods, reason = "cargo tells a build script by the environment")]

@@ -34,6 +34,7 @@ use crate::node::{Beats, Node, Phase};
 use crate::output::Output;
 use crate::registrar::ToRouter;
 use crate::registrar::alive::{self, Alive};
+use crate::revisions;
 use crate::rules::keep::Keeper;
 use crate::upkeep::{Upkeep, describe};
 use crate::{admin, health, listen, log, owner, seeds, welcome};
@@ -182,7 +183,8 @@ pub async fn start(
 
     // The proxy.
     let face = Arc::new(admin::Face::new(settings));
-    let proxy = proxy(settings, &member, &routes, &tunnel, &asks, &face)?;
+    let own = own(&member, &routes, &asks, &face, &proxy_at);
+    let proxy = proxy(settings, &member, &routes, &tunnel, own)?;
     let metrics = Arc::new(Metrics::new(|registry| {
         proxy.metrics(registry);
         tunnel.counters().register(registry);
@@ -292,19 +294,8 @@ fn proxy(
     member: &Member,
     routes: &Arc<Published>,
     tunnel: &Tunnel,
-    asks: &Asks,
-    face: &Arc<admin::Face>,
+    own: Own,
 ) -> Result<Proxy, Problem> {
-    let config = own::Config {
-        me: member.node(),
-        node_name: member.name.clone(),
-        network: member.network_name.clone(),
-        routes: Arc::clone(routes),
-        registrar: Arc::new(registrar(routes, asks)),
-        admin: Arc::new(seeds::Connect(asks.clone())),
-        logs: log::kept(),
-    };
-    let own = Own::with_rules(config, Arc::clone(face) as Arc<dyn own::Rules>);
     Ok(Proxy::new(proxy::Config {
         me: member.node(),
         node_name: member.name.clone(),
@@ -314,6 +305,31 @@ fn proxy(
         admit: owner::admit(&settings.allow_users)?,
         limits: proxy::Limits { calls: settings.max_inflight, ..proxy::Limits::default() },
     }))
+}
+
+/// The services of the node itself.
+fn own(
+    member: &Member,
+    routes: &Arc<Published>,
+    asks: &Asks,
+    face: &Arc<admin::Face>,
+    proxy_at: &[SocketAddr],
+) -> Own {
+    let config = own::Config {
+        me: member.node(),
+        node_name: member.name.clone(),
+        network: member.network_name.clone(),
+        routes: Arc::clone(routes),
+        registrar: Arc::new(registrar(routes, asks)),
+        admin: Arc::new(seeds::Connect(asks.clone())),
+        logs: log::kept(),
+    };
+    let rules = Some(Arc::clone(face) as Arc<dyn own::Rules>);
+    let etcd = own::etcd::Parts {
+        revisions: Arc::new(revisions::Kept::start(Arc::clone(&member.state), member::now_ms())),
+        urls: proxy_at.iter().map(|at| format!("http://{at}")).collect(),
+    };
+    Own::with(config, own::Parts { rules, etcd })
 }
 
 /// Takes the registrations of programs: one without a TTL lasts as long as its address answers.

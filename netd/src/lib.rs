@@ -27,6 +27,7 @@ pub mod node;
 pub mod output;
 pub mod owner;
 pub mod registrar;
+pub mod revisions;
 pub mod rules;
 pub mod seeds;
 pub mod serve;

@@ -50,3 +50,8 @@ package!(
     errors,
     "errors"
 );
+package!(
+    /// `etcdserverpb`: the part of etcd that is a registry.
+    etcd,
+    "etcdserverpb"
+);

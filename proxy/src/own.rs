@@ -16,6 +16,7 @@ mod changes;
 mod codec;
 mod debug;
 mod dispatch;
+pub mod etcd;
 mod failure;
 mod health;
 mod logs;
@@ -78,17 +79,27 @@ pub struct Config {
     pub logs: Arc<Logs>,
 }
 
+/// What a node may have beside that, and what it does without.
+#[derive(Default)]
+pub struct Parts {
+    /// What is decided about calls; without, the service of rules says that nothing is.
+    pub rules: Option<Arc<dyn Rules>>,
+    /// What the face of etcd needs; without, its revisions begin at 1.
+    pub etcd: etcd::Parts,
+}
+
 /// All our services. Cheap to clone: a handle.
 #[derive(Clone)]
 pub struct Own(Arc<dispatch::Dispatch>);
 
 impl Own {
     /// The names, as callers write them before `.Struct/Method`: to be matched before the routes.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 10] = [
         registry::NAME,
         network::NAME,
         router::NAME,
         rules::NAME,
+        etcd::NAME,
         "go.micro.proxy",
         "go.micro.debug",
         health::NAME,
@@ -99,13 +110,13 @@ impl Own {
     /// The services of this node.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self(Arc::new(dispatch::Dispatch::new(config, None)))
+        Self::with(config, Parts::default())
     }
 
-    /// The services of this node, [`Rules`] among them; [`Own::new`] alone answers nothing to that.
+    /// The same, with parts that not every node has.
     #[must_use]
-    pub fn with_rules(config: Config, rules: Arc<dyn Rules>) -> Self {
-        Self(Arc::new(dispatch::Dispatch::new(config, Some(rules))))
+    pub fn with(config: Config, parts: Parts) -> Self {
+        Self(Arc::new(dispatch::Dispatch::new(config, parts)))
     }
 
     /// Whether `service` is one of [`Own::NAMES`].

@@ -14,16 +14,17 @@ use tonic::Code;
 
 use super::codec::{Codec, Form, descriptors};
 use super::debug::{Begun, Debug};
+use super::etcd::{self, Etcd};
 use super::failure::{Failure, Kind};
 use super::health::Health;
-use super::messages::{Broken, Gathered, Messages, ROOM};
+use super::messages::{Broken, Gathered, MAX_MESSAGE, Messages, ROOM};
 use super::network::Network;
 use super::reflection::Reflection;
 use super::registry::Registry;
 use super::reply::{Answerer, Reply};
 use super::router::Router;
 use super::scope::Scope;
-use super::{Config, OfOwner, Own, Rules};
+use super::{Config, OfOwner, Own, Parts, Rules};
 use crate::body::Body;
 use crate::deadline;
 
@@ -31,6 +32,8 @@ use crate::deadline;
 const MAX_CALLS: usize = 4096;
 /// Streams among them. Each may hold an old snapshot while its caller is slow.
 const MAX_STREAMS: usize = 1024;
+/// Answers beyond the size of a message at a time, which only clients of etcd take.
+const MAX_LARGE: usize = 8;
 /// How long a call without a deadline may take, its request message included: six times what
 /// go-micro itself waits.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -55,12 +58,14 @@ pub(super) struct Dispatch {
     node: HeaderValue,
     calls: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    large: Arc<Semaphore>,
     room: Arc<Semaphore>,
     draining: watch::Sender<bool>,
     registry: Registry,
     network: Network,
     router: Router,
     rules: Option<Arc<dyn Rules>>,
+    etcd: Etcd,
     debug: Debug,
     health: Health,
     reflection: Reflection,
@@ -73,12 +78,13 @@ enum Service {
     Network,
     Router,
     Rules,
+    Etcd,
     Debug,
     Health,
 }
 
 impl Dispatch {
-    pub(super) fn new(config: Config, rules: Option<Arc<dyn Rules>>) -> Self {
+    pub(super) fn new(config: Config, parts: Parts) -> Self {
         let config = Arc::new(config);
         let draining = watch::Sender::new(false);
         Self {
@@ -87,11 +93,13 @@ impl Dispatch {
                 .unwrap_or_else(|_| HeaderValue::from_static("node")),
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            large: Arc::new(Semaphore::new(MAX_LARGE)),
             room: Arc::new(Semaphore::new(ROOM)),
             registry: Registry::new(Arc::clone(&config)),
             network: Network::new(Arc::clone(&config)),
             router: Router::new(Arc::clone(&config)),
-            rules,
+            rules: parts.rules,
+            etcd: Etcd::new(Arc::clone(&config), parts.etcd),
             debug: Debug::new(Arc::clone(&config.logs)),
             health: Health::new(config, draining.subscribe()),
             draining,
@@ -122,7 +130,8 @@ impl Dispatch {
         };
         let (name, structure, method) = split(request.uri().path());
         let service = Own::NAMES.into_iter().find(|own| *own == name).unwrap_or("go.micro.proxy");
-        let answerer = Answerer { content_type, service, node: self.node.clone() };
+        let most = if service == etcd::NAME { etcd::MAX_ANSWER } else { MAX_MESSAGE };
+        let answerer = Answerer { content_type, service, node: self.node.clone(), most };
         if Reflection::has(name) {
             return match self.admit(&self.streams, service) {
                 Ok(permit) => self.reflection.serve(request, permit).await,
@@ -162,6 +171,12 @@ impl Dispatch {
             "go.micro.network.Network" => Service::Network,
             "go.micro.router.Router" | "go.micro.router.Table" => Service::Router,
             "go.micro.rules.Rules" => Service::Rules,
+            "etcdserverpb.KV"
+            | "etcdserverpb.Watch"
+            | "etcdserverpb.Lease"
+            | "etcdserverpb.Auth"
+            | "etcdserverpb.Cluster"
+            | "etcdserverpb.Maintenance" => Service::Etcd,
             "go.micro.debug.Debug" => Service::Debug,
             "grpc.health.v1.Health" => Service::Health,
             _ => {
@@ -199,13 +214,21 @@ impl Dispatch {
         let of_owner = head.extensions.get::<OfOwner>().is_some();
         let call = Call { method: method.name().to_owned(), scope, of_owner };
         let mut messages = Messages::new(body, Arc::clone(&self.room));
+        if method.is_client_streaming() {
+            let permits = (permit, self.admit(&self.streams, own)?);
+            let stream = self.etcd.stream(method.name(), messages, codec.clone());
+            let until = lasts(own, given, Some(self.draining.subscribe()), permits);
+            return Ok(answerer.many(codec, stream, until));
+        }
         let message = within(deadline, own, first(&mut messages, &codec, own)).await?;
         // A watch looks at the routes as they are now, not as they are when first polled.
         match self.run(service, method, &call, message) {
             Reply::Once(answer) => {
                 let message = within(deadline, own, answer).await?;
                 drop(permit);
-                Ok(answerer.once(&codec, message))
+                let large = message.len() > MAX_MESSAGE;
+                let held = large.then(|| self.admit(&self.large, own)).transpose()?;
+                Ok(answerer.once(&codec, message, held))
             }
             Reply::Many(stream) => {
                 let permits = (permit, self.admit(&self.streams, own)?);
@@ -216,6 +239,7 @@ impl Dispatch {
                     | Service::Network
                     | Service::Router
                     | Service::Rules
+                    | Service::Etcd
                     | Service::Debug => Some(self.draining.subscribe()),
                 };
                 let until = until(own, given, messages, leaving, permits);
@@ -236,6 +260,7 @@ impl Dispatch {
             Service::Network => self.network.call(call, message),
             Service::Router => self.router.call(method.parent_service().name(), call, message),
             Service::Rules => super::rules::call(self.rules.as_ref(), call, message),
+            Service::Etcd => self.etcd.call(&call.method, message),
             Service::Debug => self.debug.call(call, message),
             Service::Health => self.health.call(call, message),
         }
@@ -281,7 +306,8 @@ async fn first(messages: &mut Messages, codec: &Codec, own: &str) -> Result<Byte
     codec.read(message).map_err(|why| Failure::new(own, Kind::BadRequest, why))
 }
 
-fn why(own: &str, broken: Broken) -> Failure {
+/// What a request that cannot be read means for its caller.
+pub(super) fn why(own: &str, broken: Broken) -> Failure {
     let kind = match broken {
         Broken::TooLong(_) => Kind::TooLarge,
         Broken::NoRoom => Kind::TooMany,
@@ -312,14 +338,29 @@ fn until(
 ) -> BoxFuture<'static, Result<(), Failure>> {
     let begun = Instant::now();
     let caller = async move {
-        let _permits = permits;
         match messages.ended().await {
             Ok(()) if begun.elapsed() < PROMPT => std::future::pending().await,
             Ok(()) => Ok(()),
             Err(broken) => Err(why(own, broken)),
         }
     };
+    let lasts = lasts(own, given, leaving, permits);
+    Box::pin(async move {
+        // Whichever is dropped has nothing left to say.
+        tokio::select! { ended = caller => ended, ended = lasts => ended }
+    })
+}
+
+/// Ends when the caller's deadline passes, and with the node. Holds what the call holds.
+fn lasts(
+    own: &'static str,
+    given: Option<Duration>,
+    leaving: Option<watch::Receiver<bool>>,
+    permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+) -> BoxFuture<'static, Result<(), Failure>> {
+    let begun = Instant::now();
     let node = async move {
+        let _permits = permits;
         if let Some(mut leaving) = leaving
             && leaving.wait_for(|leaving| *leaving).await.is_ok()
         {
@@ -327,13 +368,9 @@ fn until(
         }
         std::future::pending().await
     };
-    let either = async move {
-        // Whichever is dropped has nothing left to say.
-        tokio::select! { ended = caller => ended, ended = node => ended }
-    };
     match given {
-        None => Box::pin(either),
-        Some(given) => Box::pin(within(begun + given, own, either)),
+        None => Box::pin(node),
+        Some(given) => Box::pin(within(begun + given, own, node)),
     }
 }
 
@@ -388,7 +425,7 @@ mod tests {
                 admin: Arc::new(Nobody),
                 logs: Arc::default(),
             },
-            None,
+            Parts::default(),
         )
     }
 

@@ -153,7 +153,7 @@ async fn deregister(config: &Config, scope: &Scope, service: pb::Service) -> Res
     Ok(())
 }
 
-fn is_here(routes: &Routes, name: &ServiceName, id: &str) -> bool {
+pub(super) fn is_here(routes: &Routes, name: &ServiceName, id: &str) -> bool {
     let service = routes.service(name.as_str());
     service.is_some_and(|of| of.instances.iter().any(|one| one.here && &*one.id == id))
 }
@@ -166,7 +166,7 @@ fn here(routes: &Routes, name: &ServiceName, version: Option<&str>) -> Vec<Strin
 }
 
 /// Waits until the published routes are as they should be, or for [`SETTLE`].
-async fn settle(published: &Published, done: impl Fn(&Routes) -> bool) {
+pub(super) async fn settle(published: &Published, done: impl Fn(&Routes) -> bool) {
     let mut changed = published.changed();
     let settled = async {
         while !done(&published.load_full()) {

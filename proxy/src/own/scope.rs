@@ -13,7 +13,6 @@ pub(super) struct Scope(String);
 
 impl Scope {
     /// The default namespace, which every caller sees.
-    #[cfg(test)]
     pub(super) fn default_one() -> Self {
         Self(DEFAULT_NAMESPACE.to_owned())
     }
