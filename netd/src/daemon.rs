@@ -181,7 +181,7 @@ pub async fn start(
     let labels = Labels::start(labelled, parts).await;
 
     // The proxy.
-    let face = Arc::new(admin::Face::new(settings));
+    let face = Arc::new(admin::Face::default());
     let proxy = proxy(settings, &member, &routes, &tunnel, &asks, &face)?;
     let metrics = Arc::new(Metrics::new(|registry| {
         proxy.metrics(registry);
