@@ -69,7 +69,7 @@ fn rules_that_mean_nothing_are_refused_and_those_that_do_nothing_are_told() {
         ("then.divert = { to = \"a\", until = \"2999-01-01T00:00:00Z\" }", "ends only in"),
     ] {
         let told = warned(&node, &ada, &rule(body));
-        assert!(told.contains(&format!("warning: rule r: ")) && told.contains(what), "{told}");
+        assert!(told.contains("warning: rule r: ") && told.contains(what), "{told}");
     }
     // Copies can go in a circle, diverts cannot: one node decides, and once.
     node.run(&[

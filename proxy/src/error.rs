@@ -272,22 +272,19 @@ impl Error {
     #[must_use]
     pub fn advice(&self) -> Option<String> {
         let lines = |why: &str, attempt: &str| Some(format!("  why   {why}\n  try   {attempt}"));
-        let stranger = match self {
-            Self::Stranger(stranger) => stranger,
-            Self::HeadTooLarge(_) => {
-                return lines(
-                    "names and values of all headers count together; metadata of go-micro are headers",
-                    "send it in the body",
-                );
-            }
-            Self::Filter { header, .. } => {
-                return lines(
-                    "what says where a call is to go is obeyed or refused, never ignored",
-                    &format!("micro network why SERVICE --header {header}=VALUE"),
-                );
-            }
-            _ => return None,
-        };
+        if let Self::HeadTooLarge(_) = self {
+            return lines(
+                "names and values of all headers count together; metadata of go-micro are headers",
+                "send it in the body",
+            );
+        }
+        if let Self::Filter { header, .. } = self {
+            return lines(
+                "what says where a call is to go is obeyed or refused, never ignored",
+                &format!("micro network why SERVICE --header {header}=VALUE"),
+            );
+        }
+        let Self::Stranger(stranger) = self else { return None };
         let user = stranger.uid.map_or_else(|| "UID".to_owned(), |uid| uid.to_string());
         Some(format!(
             "  why   a connection on the loopback is served to the user that runs the node, and root\n  \
