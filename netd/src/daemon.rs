@@ -182,7 +182,7 @@ pub async fn start(
     let labels = Labels::start(labelled, parts).await;
 
     // The proxy.
-    let face = Arc::new(admin::Face::new(settings));
+    let face = Arc::new(admin::Face::default());
     let own = own(&member, &routes, &asks, &face, &proxy_at);
     let proxy = proxy(settings, &member, &routes, &tunnel, own)?;
     let metrics = Arc::new(Metrics::new(|registry| {

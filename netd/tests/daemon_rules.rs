@@ -282,14 +282,3 @@ fn rules_over_grpc_are_those_of_the_command_and_so_are_its_errors() {
     let ran = grpc("Get", &of);
     assert!(ran.err.contains("M1206") && ran.err.contains("orders has no rules"), "{ran:?}");
 }
-
-#[test]
-fn rules_are_not_written_over_a_port_that_serves_other_users() {
-    let ada = User::new();
-    let node = ada.up("a", &["--allow-users", "*"]);
-    let ask = serde_json::json!({ "file": ABORT }).to_string();
-    let ran = node.run(&["call", "go.micro.rules", "Rules.Apply", &ask]);
-    assert!(ran.err.contains("M8003") && ran.err.contains("not written over this port"), "{ran:?}");
-    assert_eq!(node.run(&["rules", "get", "orders"]).code, 4);
-    assert_eq!(node.run(&["call", "go.micro.rules", "Rules.List", "{}"]).code, 0);
-}

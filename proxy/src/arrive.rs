@@ -21,6 +21,7 @@ use crate::carry::{Failed, Reply, leg, outcome};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::explain::AtNode;
+use crate::explain::State;
 use crate::frames::{FrameSink, HeadError, PartReader};
 use crate::metrics::{Face, Outcome};
 use crate::proxy::Shared;
@@ -94,7 +95,7 @@ async fn begin(
     let grpc = is_grpc(&head.headers);
     if grpc && instance.protocol == Protocol::Http1 {
         let (service, selector) = (service.to_string(), "gRPC".to_owned());
-        return Err(Error::NoMatch { service, selector, mismatch: None });
+        return Err(Error::NoMatch { service, selector, state: State::Lacks, mismatch: None });
     }
     let mut at = shared.take(&service, instance.key)?;
     let before = open.explain.then(|| began.elapsed());

@@ -235,7 +235,7 @@ pub(super) async fn unexpose(
             Ok(()) => instances += 1,
             // Gone in between: what was asked for is so.
             Err(RegistrarError::NotFound) => {}
-            Err(why @ (RegistrarError::Refused(_) | RegistrarError::Unavailable)) => {
+            Err(why) => {
                 return Err(not_registered(&service, &why));
             }
         }
@@ -275,6 +275,11 @@ fn not_registered(service: &ServiceName, why: &RegistrarError) -> Problem {
                     format!("micro network invite --service {service}"),
                     "on an issuer, makes a ticket that allows it; join again with it",
                 )
+        }
+        RegistrarError::TooMuch(reason) => {
+            Problem::new("M4001", Exit::Usage, format!("{service} cannot be offered so"))
+                .why(reason.clone())
+                .attempt("micro services", "lists what is offered; labels are short and few")
         }
         RegistrarError::Unavailable => {
             Problem::new("M1013", Exit::Unreachable, "the node is stopping").why(why.to_string())

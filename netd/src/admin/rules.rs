@@ -49,7 +49,7 @@ pub(super) async fn one(
             author: rules.author().to_string(),
             author_name: Node::name_of(&routes, &rules.author()),
             carried_by: rules.carriers().iter().map(|id| Node::name_of(&routes, id)).collect(),
-            note: how_long(&routes, &name),
+            note: notes(&routes, &name, rules.set()),
             rules: rules.set().rules.iter().map(form::Rule::of).collect(),
         },
     )
@@ -255,6 +255,29 @@ fn bad(bad: BadRule) -> Problem {
         .attempt("micro rules apply FILE --dry-run", "")
 }
 
+/// Seconds by which the clocks of members may differ without a word.
+const CLOCK_SLACK: u64 = 300;
+
+/// What a reader of rules should know beside them, in one line; else empty.
+fn notes(routes: &Routes, service: &ServiceName, set: &RuleSet) -> String {
+    let all = [how_long(routes, service), clocks(set, member::now())];
+    all.into_iter().filter(|one| !one.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+/// That clocks differ, where that is known and diverts hang on it; else empty.
+fn clocks(set: &RuleSet, now: UnixTime) -> String {
+    let has_divert = set.rules.iter().any(|rule| rule.then.divert.is_some());
+    let written = set.history.last().map_or(0, |last| last.at.seconds_after(now));
+    if !has_divert || written <= CLOCK_SLACK {
+        return String::new();
+    }
+    format!(
+        "a clock is off: by that of this node they will be written in {} min; a divert ends by the \
+         clock of each caller's node",
+        written.div_ceil(60)
+    )
+}
+
 /// How long rules hold, where fewer than two nodes in reach may carry them; else empty.
 fn how_long(routes: &Routes, service: &ServiceName) -> String {
     let may = routes.nodes().filter(|node| node.cost.is_finite() && node.may_rule(service));
@@ -295,6 +318,10 @@ fn warnings(
             all.push(warning(&rule.name, what));
         }
     }
+    let differ = held(routes, service).map_or(String::new(), |held| clocks(held.set(), now));
+    if !differ.is_empty() {
+        all.push(warning("", differ));
+    }
     let before = held(routes, service).into_iter().flat_map(|rules| &rules.set().rules);
     for rule in before.filter(|old| set.rules.iter().all(|new| new.name != old.name)) {
         if let Some(divert) = rule.then.divert.filter(|divert| divert.until > now) {
@@ -310,4 +337,27 @@ fn warnings(
 
 fn name(routes: &Routes, node: &NodeId) -> String {
     Node::name_of(routes, node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::rule::Divert;
+
+    #[test]
+    fn a_clock_that_is_an_hour_off_is_told_where_a_divert_hangs_on_it() {
+        let node = NodeId::from_bytes([1; 32]);
+        let now = UnixTime(1_000_000);
+        let written = |seconds: u64, divert: bool| {
+            let mut rule = Rule { name: "r".into(), ..Rule::default() };
+            rule.then.divert = divert.then(|| Divert { node, until: now.plus(3_600) });
+            RuleSet::following(None, vec![rule], node, now.plus(seconds))
+        };
+        let told = clocks(&written(3_600, true), now);
+        assert!(told.starts_with("a clock is off") && told.contains("in 60 min"), "{told}");
+        // Of one that is behind, the divert it wrote has ended for others, which is told as such.
+        assert_eq!(clocks(&written(0, true), now.plus(7_200)), "");
+        assert_eq!(clocks(&written(200, true), now), "");
+        assert_eq!(clocks(&written(3_600, false), now), "");
+    }
 }

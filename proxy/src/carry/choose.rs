@@ -10,6 +10,7 @@ use super::{Call, Form, Tried};
 use crate::balance::shell::AtInstance;
 use crate::balance::{NoChoice, Pool};
 use crate::error::Error;
+use crate::explain::State;
 use crate::proxy::Shared;
 use crate::ruled::Fields;
 
@@ -33,7 +34,12 @@ impl Shared {
     /// # Errors
     /// Why there is none, as it is told to people.
     pub(super) fn choose(&self, call: &Call, tried: &Tried) -> Result<Chosen, Error> {
-        self.choose_among(call, tried, true)
+        self.choose_among(call, tried, true).inspect_err(|error| {
+            // Of a further attempt it says no more than that all were tried.
+            if tried.is_empty() {
+                self.metrics.no_instance(error);
+            }
+        })
     }
 
     /// An instance for a second attempt beside the first: one of those that are preferred. Nothing
@@ -63,7 +69,8 @@ impl Shared {
                     false => call.selector.to_string(),
                 };
                 let mismatch = Some(Box::new(mismatch));
-                return Err(Error::NoMatch { service: service(), selector, mismatch });
+                let (service, state) = (service(), State::Lacks);
+                return Err(Error::NoMatch { service, selector, state, mismatch });
             }
             Lookup::Unreachable(_) => return Err(Error::NoPath(service())),
             Lookup::Found(candidates) => candidates,
@@ -75,9 +82,15 @@ impl Shared {
         };
         let affinity = ruled.and_then(|ruled| ruled.affinity);
         let spill = ruled.and_then(|ruled| ruled.spill);
-        let choose = |candidates: &Candidates<'_>| {
+        let choose = |candidates: &Candidates<'_>, preferred: bool| {
             let pool = Pool::new(candidates, fits).sticking(affinity).spilling(spill);
             let (instance, at) = self.balance.choose(&pool, tried.is_empty())?;
+            self.metrics.chosen(match preferred {
+                _ if at.is_probe() => State::ProbeDue,
+                false => State::NotPreferred,
+                true if instance.group > candidates.first().group => State::OtherLocality,
+                true => State::Nearest,
+            });
             Ok(Chosen {
                 key: instance.key.0,
                 id: Arc::clone(&instance.id),
@@ -90,15 +103,16 @@ impl Shared {
             })
         };
         let wider = || candidates.widened().filter(|_| others);
-        choose(&candidates)
-            .or_else(|none| wider().map_or(Err(none), |wider| choose(&wider)))
+        choose(&candidates, true)
+            .or_else(|none| wider().map_or(Err(none), |wider| choose(&wider, false)))
             .map_err(|none| match none {
                 NoChoice::Full(limit) => Error::Overloaded { what: "the instance is", limit },
                 NoChoice::None if call.via.is_some() => {
                     let via = call.via.as_ref().expect("it was just looked at");
                     let (selector, mismatch) = via.mismatch(candidates.service());
                     let mismatch = Some(Box::new(mismatch));
-                    Error::NoMatch { service: service(), selector, mismatch }
+                    let (service, state) = (service(), State::OtherRoute);
+                    Error::NoMatch { service, selector, state, mismatch }
                 }
                 NoChoice::None => {
                     let selector = match call.form {
@@ -107,7 +121,8 @@ impl Shared {
                         Form::Bytes => "a protocol over TCP",
                     };
                     let mismatch = Some(Box::new(undelivered(candidates.service(), call.form)));
-                    Error::NoMatch { service: service(), selector: selector.to_owned(), mismatch }
+                    let (service, selector) = (service(), selector.to_owned());
+                    Error::NoMatch { service, selector, state: State::Protocol, mismatch }
                 }
             })
     }

@@ -89,6 +89,7 @@ impl Failure {
     pub(super) fn of_registrar(service: &str, error: &RegistrarError) -> Self {
         let kind = match error {
             RegistrarError::Refused(_) => Kind::Forbidden,
+            RegistrarError::TooMuch(_) => Kind::BadRequest,
             RegistrarError::NotFound => Kind::NotFound,
             RegistrarError::Unavailable => Kind::Unavailable,
         };

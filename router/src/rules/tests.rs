@@ -340,6 +340,13 @@ fn what_an_author_can_hardly_mean_is_told() {
             )],
             Some("its divert has ended"),
         ),
+        (
+            vec![rule("a", a(), {
+                let until = NOW.plus(3 * 24 * 3600);
+                Actions { divert: Some(Divert { node: id(1), until }), ..Actions::default() }
+            })],
+            Some("its divert ends only in 3 days"),
+        ),
     ] {
         let said = said(rules);
         match wanted {
