@@ -6,6 +6,7 @@
 //!   credential  its grant, newest            issuer       its appointment as issuer
 //!   reset.key   stateless reset (RFC 9000)   tickets      the issuer's ledger
 //!   epoch       the life it is in            peers        last-known members, to find back
+//!   store       records of programs                 labels     labels set by command
 //!   rules       rules this node wrote               revisions  how far those of the etcd face went
 //! ```
 //!

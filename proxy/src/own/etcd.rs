@@ -42,7 +42,7 @@ use super::failure::Failure;
 use super::messages::Messages;
 use super::reply::Reply;
 
-pub(super) const NAME: &str = "etcdserverpb";
+pub(crate) const NAME: &str = "etcdserverpb";
 
 /// What is said to clients that ask which etcd this is: whose calls are understood, and who answers.
 const VERSION: &str = concat!("3.4.0+micro.", env!("CARGO_PKG_VERSION"));
