@@ -148,10 +148,8 @@ async fn a_node_is_reached_through_itself_once() {
     world.offer("db", Place::There, server("db ").await, Protocol::Tcp);
     let itself = world.here.address.to_string();
     let ask = |then: &[u8]| [&connect(&itself, "", ""), then].concat();
-    let answer = |said: Vec<u8>| {
-        let told = told(world.here.address, &said);
-        async { String::from_utf8(told.await).unwrap() }
-    };
+    let answer =
+        async |said: Vec<u8>| String::from_utf8(told(world.here.address, &said).await).unwrap();
     let inner = answer(ask(b"GET / HTTP/1.1\r\nHost: nowhere\r\nConnection: close\r\n\r\n")).await;
     assert!(inner.starts_with(&format!("{ESTABLISHED}HTTP/1.1 404 ")), "{inner}");
     let inner = answer(ask(&connect("db:1", "", "early"))).await;

@@ -338,7 +338,8 @@ async fn a_service_that_flaps_is_told_truly_and_leaves_nothing_behind() {
             client.unary(REVOKE, pb::LeaseRevokeRequest { id: lease }).await.unwrap();
     }
     put(&client, "calm", "1", 0).await;
-    let (mut seen, mut revision) = (Vec::new(), 0);
+    let mut seen: Vec<(i64, &str, String, bool)> = Vec::new();
+    let mut revision = 0;
     while seen.last().is_none_or(|(watch, ..)| *watch == 0) {
         let answer: pb::WatchResponse = call.next().await;
         for event in &answer.events {
