@@ -32,7 +32,7 @@ async fn connect(node: &Node<'_>) -> Channel {
 async fn ask<A: Message + Default + Send + Sync + 'static>(
     channel: &Channel,
     path: &'static str,
-    message: impl Message + Default + Send + Sync + 'static,
+    message: impl Message + Default + 'static,
 ) -> Result<A, tonic::Status> {
     let mut client = tonic::client::Grpc::new(channel.clone()).max_decoding_message_size(64 << 20);
     client.ready().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;

@@ -353,26 +353,23 @@ fn open(backing: &Backing) -> Result<Database, StoreError> {
 }
 
 fn failed(error: &redb::Error) -> StoreError {
-    match error {
-        redb::Error::Io(error) => of_system(error),
-        other => {
-            // What a file system says may lie behind it.
-            let source = std::error::Error::source(other);
-            match source.and_then(|source| source.downcast_ref::<io::Error>()) {
-                Some(error) => of_system(error),
-                None => StoreError::Failed(other.to_string()),
-            }
-        }
+    if let redb::Error::Io(error) = error {
+        return of_system(error);
+    }
+    // What a file system says may lie behind it.
+    let source = std::error::Error::source(error);
+    match source.and_then(|source| source.downcast_ref::<io::Error>()) {
+        Some(error) => of_system(error),
+        None => StoreError::Failed(error.to_string()),
     }
 }
 
 fn of_system(error: &io::Error) -> StoreError {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            StoreError::Full(format!("no room on the disk ({error})"))
-        }
-        _ => StoreError::Failed(error.to_string()),
+    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    if full.contains(&error.kind()) {
+        return StoreError::Full(format!("no room on the disk ({error})"));
     }
+    StoreError::Failed(error.to_string())
 }
 
 /// Names have no zero bytes, so keys of one table lie together and none is another's.

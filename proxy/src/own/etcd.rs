@@ -1,5 +1,5 @@
 //! The part of etcd 3 that go-micro uses as a registry, and what `etcdctl` needs: one more face of the
-//! table that [`registry`](super::registry) shows.
+//! table that the registry shows.
 //!
 //! ```text
 //! Put          → value → registration → registrar → routes ─┐
