@@ -70,7 +70,7 @@ async fn live(settings: Settings, output: Output) -> Result<Exit, Problem> {
     let origin = member.origin;
     let mut running = start(&settings, member, began).await?;
     let node = Arc::clone(&running.node);
-    tokio::spawn(socket.serve(Arc::clone(&node), running.stop.clone()));
+    let admin = tokio::spawn(socket.serve(Arc::clone(&node), running.stop.clone()));
     let greeting = tokio::spawn(welcome::tell(Arc::clone(&node), origin, output));
 
     let mut phase = node.phase.subscribe();
@@ -87,6 +87,8 @@ async fn live(settings: Settings, output: Output) -> Result<Exit, Problem> {
     greeting.abort();
     drain::leave(&node, &mut signals, &running.accepting, output).await;
     running.stop.cancel();
+    // Its socket goes with it: whoever looks afterwards is to find none.
+    let _ = tokio::time::timeout(LAST, admin).await;
     Ok(exit)
 }
 
@@ -389,6 +391,9 @@ fn raise_file_limit() {
         tracing::debug!(%error, "the limit of open files was not raised");
     }
 }
+
+/// How long what ends last may take: removing a file.
+const LAST: Duration = Duration::from_secs(1);
 
 /// How long a node may take to be ready before it says what it waits for.
 pub const READY_HINT: Duration = Duration::from_secs(3);
