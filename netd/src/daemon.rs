@@ -332,7 +332,7 @@ fn own(
     let rules = Some(Arc::clone(face) as Arc<dyn own::Rules>);
     let etcd = own::etcd::Parts {
         revisions: Arc::new(revisions::Kept::start(Arc::clone(&member.state), member::now_ms())),
-        urls: proxy_at.iter().map(|at| format!("http://{at}")).collect(),
+        urls: proxy_at.iter().map(ToString::to_string).collect(),
     };
     let backing = match settings.store {
         StoreBackend::Disk => Backing::File(member.state.path("store")),

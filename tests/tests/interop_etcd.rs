@@ -58,6 +58,7 @@ fn etcdctl_reads_writes_watches_and_leases_across_two_nodes() {
     let status: Value = serde_json::from_str(&status).expect("etcdctl prints JSON");
     assert!(status[0]["Status"]["version"].as_str().is_some_and(|v| v.starts_with("3.4.0")));
     said(Host::Laptop, &["endpoint", "health"]);
+    said(Host::Laptop, &["endpoint", "status", "--cluster"]);
 
     // From what was read last: nothing is missed, however long it takes to begin.
     let from = (revision(&lab, Host::Laptop) + 1).to_string();

@@ -78,7 +78,8 @@ impl Revisions for FromOne {
 pub struct Parts {
     /// Keeps how far revisions have gone.
     pub revisions: Arc<dyn Revisions>,
-    /// Where clients reach this node: `http://host:port` each.
+    /// Where clients reach this node: `host:port` each. Without a scheme, for some clients send what
+    /// they are told as `:authority`, where no scheme may be (RFC 9113 §8.3.1).
     pub urls: Vec<String>,
 }
 
