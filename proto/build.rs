@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 14] = [
     "registry.proto",
     "router.proto",
     "network.proto",
@@ -14,6 +14,13 @@ const FILES: [&str; 7] = [
     "debug.proto",
     "errors.proto",
     "etcd.proto",
+    "store.proto",
+    "auth.proto",
+    "v3_registry.proto",
+    "v3_router.proto",
+    "v3_network.proto",
+    "v3_store.proto",
+    "v3_auth.proto",
 ];
 
 #[expect(clippy::disallowed_methods, reason = "cargo tells a build script by the environment")]

@@ -22,7 +22,7 @@ use tunnel::door::Door;
 use tunnel::quic::Quic;
 use tunnel::{Control, Incoming, Tunnel};
 
-use crate::config::Settings;
+use crate::config::{Settings, StoreBackend};
 use crate::data::Data;
 use crate::drain::{self, Signals};
 use crate::drive::{Asks, Clock, Drive, Shared};
@@ -34,10 +34,10 @@ use crate::node::{Beats, Node, Phase};
 use crate::output::Output;
 use crate::registrar::ToRouter;
 use crate::registrar::alive::{self, Alive};
-use crate::revisions;
 use crate::rules::keep::Keeper;
+use crate::store::{self, Backing};
 use crate::upkeep::{Upkeep, describe};
-use crate::{admin, health, listen, log, owner, seeds, welcome};
+use crate::{admin, health, listen, log, owner, revisions, seeds, welcome};
 
 /// Runs a node until it is told to stop, or a part that it cannot do without ends.
 ///
@@ -70,7 +70,7 @@ async fn live(settings: Settings, output: Output) -> Result<Exit, Problem> {
     let origin = member.origin;
     let mut running = start(&settings, member, began).await?;
     let node = Arc::clone(&running.node);
-    tokio::spawn(socket.serve(Arc::clone(&node), running.stop.clone()));
+    let admin = tokio::spawn(socket.serve(Arc::clone(&node), running.stop.clone()));
     let greeting = tokio::spawn(welcome::tell(Arc::clone(&node), origin, output));
 
     let mut phase = node.phase.subscribe();
@@ -87,6 +87,8 @@ async fn live(settings: Settings, output: Output) -> Result<Exit, Problem> {
     greeting.abort();
     drain::leave(&node, &mut signals, &running.accepting, output).await;
     running.stop.cancel();
+    // Its socket goes with it: whoever looks afterwards is to find none.
+    let _ = tokio::time::timeout(LAST, admin).await;
     Ok(exit)
 }
 
@@ -118,7 +120,7 @@ pub async fn start(
     let (stop, accepting) = (CancellationToken::new(), CancellationToken::new());
 
     // Ports, before anybody is told of them.
-    let proxies = listen::proxy(settings.proxy)?;
+    let proxies = listen::proxy(settings.proxy, settings.etcd)?;
     let observe = listen::tcp(settings.observe)?;
     let at = |listener: &std::net::TcpListener| {
         listener.local_addr().map_err(|error| Problem::machine("a listener has no address", &error))
@@ -183,7 +185,7 @@ pub async fn start(
 
     // The proxy.
     let face = Arc::new(admin::Face::default());
-    let own = own(&member, &routes, &asks, &face, &proxy_at);
+    let own = own(settings, &member, &routes, &asks, &face, &proxy_at)?;
     let proxy = proxy(settings, &member, &routes, &tunnel, own)?;
     let metrics = Arc::new(Metrics::new(|registry| {
         proxy.metrics(registry);
@@ -307,14 +309,18 @@ fn proxy(
     }))
 }
 
+/// What the tokens of accounts are marked with is made for.
+const TOKENS: &str = "micro network 2026-11 tokens of go.micro.auth";
+
 /// The services of the node itself.
 fn own(
+    settings: &Settings,
     member: &Member,
     routes: &Arc<Published>,
     asks: &Asks,
     face: &Arc<admin::Face>,
     proxy_at: &[SocketAddr],
-) -> Own {
+) -> Result<Own, Problem> {
     let config = own::Config {
         me: member.node(),
         node_name: member.name.clone(),
@@ -327,9 +333,17 @@ fn own(
     let rules = Some(Arc::clone(face) as Arc<dyn own::Rules>);
     let etcd = own::etcd::Parts {
         revisions: Arc::new(revisions::Kept::start(Arc::clone(&member.state), member::now_ms())),
-        urls: proxy_at.iter().map(|at| format!("http://{at}")).collect(),
+        urls: proxy_at.iter().map(ToString::to_string).collect(),
     };
-    Own::with(config, own::Parts { rules, etcd })
+    let backing = match settings.store {
+        StoreBackend::Disk => Backing::File(member.state.path("store")),
+        StoreBackend::Memory => Backing::Memory,
+    };
+    let store = Some(Arc::new(store::Kept::start(backing)?) as Arc<dyn own::store::Store>);
+    // Known to this node alone, and the same in its next life: a signature that is told to nobody.
+    let secret = proto::sign::Sign::sign(&*member.key, TOKENS.as_bytes());
+    let tokens = Some(blake3::derive_key(TOKENS, secret.as_bytes()));
+    Ok(Own::with(config, own::Parts { rules, etcd, store, tokens }))
 }
 
 /// Takes the registrations of programs: one without a TTL lasts as long as its address answers.
@@ -378,6 +392,9 @@ fn raise_file_limit() {
         tracing::debug!(%error, "the limit of open files was not raised");
     }
 }
+
+/// How long what ends last may take: removing a file.
+const LAST: Duration = Duration::from_secs(1);
 
 /// How long a node may take to be ready before it says what it waits for.
 pub const READY_HINT: Duration = Duration::from_secs(3);

@@ -32,5 +32,6 @@ pub mod rules;
 pub mod seeds;
 pub mod serve;
 pub mod state;
+pub mod store;
 pub mod upkeep;
 pub mod welcome;

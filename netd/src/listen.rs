@@ -11,16 +11,20 @@ const TRIES: u16 = 100;
 /// Where programs made for go-micro's gateway call; taken where it is free.
 const ALIAS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 
-/// TCP listeners of the proxy: the address, and the alias where nothing was asked for.
+/// TCP listeners of the proxy: the address, the alias where nothing was asked for, and the one where
+/// programs look for etcd.
 ///
 /// # Errors
 /// As [`tcp`].
-pub fn proxy(address: Address) -> Result<Vec<TcpListener>, Problem> {
+pub fn proxy(address: Address, etcd: Option<SocketAddr>) -> Result<Vec<TcpListener>, Problem> {
     let mut listeners = vec![tcp(address)?];
     if !address.asked
         && let Ok(alias) = bind_tcp(ALIAS)
     {
         listeners.push(alias);
+    }
+    if let Some(at) = etcd {
+        listeners.push(tcp(Address { at, asked: true })?);
     }
     Ok(listeners)
 }

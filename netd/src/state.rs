@@ -6,7 +6,8 @@
 //!   credential  its grant, newest            issuer       its appointment as issuer
 //!   reset.key   stateless reset (RFC 9000)   tickets      the issuer's ledger
 //!   epoch       the life it is in            peers        last-known members, to find back
-//!   rules       rules it keeps for the network  revisions  how far those of the etcd face went
+//!   store       records of programs                 labels     labels set by command
+//!   rules       rules it keeps for the network      revisions  how far those of the etcd face went
 //! ```
 //!
 //! Every file is 0600 and replaced whole: written beside, synced, renamed. A node that cannot write

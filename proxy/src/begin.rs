@@ -171,6 +171,10 @@ impl Shared {
         ignored: &mut Vec<Ignored>,
     ) -> Result<Meaning, Error> {
         let routes = self.routes.load();
+        let of_v3 = grpc && self.own.is_some() && Own::has_method(head.path.path());
+        if of_v3 {
+            return Ok(Meaning::Own);
+        }
         let mut known = None;
         for name in target::names(head, grpc) {
             if grpc && self.own.is_some() && Own::has(name) {

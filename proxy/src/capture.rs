@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::detect::{self, Captured, From, Protocol};
@@ -111,7 +112,7 @@ impl Reserve {
 
 /// Serves one connection. `peer` is what `accept` said: of a connection that was reset since, the
 /// socket does not tell it any more, and what was sent on it before can still be read.
-async fn connection(shared: &Arc<Shared>, mut stream: TcpStream, peer: SocketAddr) {
+async fn connection(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
     socket::tune(&stream);
     let mut from = From { local: peer.ip().to_canonical().is_loopback(), owner: false };
     if let Some(admit) = &shared.admit {
@@ -121,7 +122,23 @@ async fn connection(shared: &Arc<Shared>, mut stream: TcpStream, peer: SocketAdd
             Err(stranger) => return turn_away(shared, stream, stranger).await,
         }
     }
-    let detected = detect::protocol(&mut stream);
+    let anew = recognised(shared, stream, BytesMut::new(), from, false).await;
+    if let Some((stream, read)) = anew {
+        // Once: whoever comes to us through us a second time goes in circles.
+        Box::pin(recognised(shared, stream, read, from, true)).await;
+    }
+}
+
+/// Serves one connection, of which `read` was read already, by what it speaks. Gives back one that is
+/// to begin anew, unless it is the second time (`again`).
+async fn recognised(
+    shared: &Arc<Shared>,
+    mut stream: TcpStream,
+    read: BytesMut,
+    from: From,
+    again: bool,
+) -> Option<(TcpStream, BytesMut)> {
+    let detected = detect::protocol(&mut stream, read);
     let detected = tokio::time::timeout(shared.limits.first_bytes, detected).await;
     match detected {
         Ok(Ok((Protocol::Http2, seen))) => {
@@ -130,7 +147,9 @@ async fn connection(shared: &Arc<Shared>, mut stream: TcpStream, peer: SocketAdd
         Ok(Ok((Protocol::Http1, seen))) => {
             http1::serve(shared, Captured::new(stream, seen, from)).await;
         }
-        Ok(Ok((Protocol::Connect, seen))) => connect::serve(shared, stream, seen).await,
+        Ok(Ok((Protocol::Connect, seen))) => {
+            return connect::serve(shared, stream, seen, again).await;
+        }
         Ok(Ok((Protocol::Socks, seen))) => socks::serve(shared, stream, seen).await,
         Ok(Ok((Protocol::Unknown, _))) => {
             shared.metrics.turned(Turned::Unknown);
@@ -140,4 +159,5 @@ async fn connection(shared: &Arc<Shared>, mut stream: TcpStream, peer: SocketAdd
         Ok(Err(_)) => {}
         Err(_) => shared.metrics.turned(Turned::Silent),
     }
+    None
 }

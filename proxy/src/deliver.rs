@@ -61,6 +61,11 @@ impl Deliver {
         Listens { own: Arc::clone(&self.own), address }
     }
 
+    /// Whether dialling `address` would reach this proxy.
+    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
+        self.own.lock().iter().any(|own| is_same_listener(*own, address))
+    }
+
     /// The connections to `address`.
     pub(crate) fn host(&self, address: &Arc<str>) -> Arc<Host> {
         let mut hosts = self.hosts.lock();
@@ -99,7 +104,7 @@ impl Deliver {
     ) -> Result<TcpStream, Error> {
         let refused = |why: String| Error::Refused { instance: address.to_owned(), why };
         if let Ok(address) = address.parse::<SocketAddr>()
-            && self.own.lock().iter().any(|own| is_same_listener(*own, address))
+            && self.is_own(address)
         {
             return Err(Error::TooManyHops);
         }

@@ -14,6 +14,7 @@
 //! | `capture`, `detect` | how a connection arrives and what it speaks |
 //! | `http1`, `http2` | one protocol of callers each |
 //! | `connect`, `socks` | proxies for programs that take one; `outside`: what is not of the network |
+//! | `by_address` | what programs dial that took an address from a registry |
 //! | `tcp`, `splice` | bytes of any protocol, both ways, each with its own end |
 //! | `target`, `host`, `headers` | what a request asks for; what passes and what is stripped |
 //! | `statics`, `via` | routes that local programs made, and go-micro's filters of routes |
@@ -33,6 +34,7 @@ mod arrive;
 pub mod balance;
 mod begin;
 pub mod body;
+mod by_address;
 mod capture;
 mod carry;
 mod connect;

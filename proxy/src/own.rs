@@ -4,14 +4,16 @@
 //! included; so these names are matched by table, before the routing table.
 //!
 //! ```text
-//! request → dispatch: is it gRPC, which method → messages: one message out of the body
-//!         → codec: JSON to protobuf → registry | network | router | rules | debug | health
+//! request → dispatch: is it gRPC → methods: which one → messages: one message out of the body
+//!         → codec: JSON to protobuf → registry | network | router | rules | etcd | store | auth
+//!                                     | debug | health
 //!         → reply: protobuf to JSON, one message or many, trailers
 //! ```
 //!
 //! Everything is answered from one snapshot of the router's answers. A stream is answered as soon
 //! as its first message is there: go-micro never half-closes (`contracts` of go-micro v2, streams).
 
+mod auth;
 mod changes;
 mod codec;
 mod debug;
@@ -21,6 +23,7 @@ mod failure;
 mod health;
 mod logs;
 mod messages;
+mod methods;
 mod network;
 mod reflection;
 mod registration;
@@ -29,6 +32,7 @@ mod reply;
 mod router;
 mod rules;
 mod scope;
+pub mod store;
 mod watch;
 
 use std::sync::Arc;
@@ -86,6 +90,10 @@ pub struct Parts {
     pub rules: Option<Arc<dyn Rules>>,
     /// What the face of etcd needs; without, its revisions begin at 1.
     pub etcd: etcd::Parts,
+    /// Where records of programs are kept; without, the store says that nothing is.
+    pub store: Option<Arc<dyn store::Store>>,
+    /// Marks the tokens of accounts; without, those of an earlier life are not known.
+    pub tokens: Option<[u8; 32]>,
 }
 
 /// All our services. Cheap to clone: a handle.
@@ -94,12 +102,14 @@ pub struct Own(Arc<dispatch::Dispatch>);
 
 impl Own {
     /// The names, as callers write them before `.Struct/Method`: to be matched before the routes.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 12] = [
         registry::NAME,
         network::NAME,
         router::NAME,
         rules::NAME,
         etcd::NAME,
+        store::NAME,
+        auth::NAME,
         "go.micro.proxy",
         "go.micro.debug",
         health::NAME,
@@ -123,6 +133,11 @@ impl Own {
     #[must_use]
     pub fn has(service: &str) -> bool {
         Self::NAMES.contains(&service)
+    }
+
+    /// Whether a path calls a method of ours by a name of micro v3.
+    pub(crate) fn has_method(path: &str) -> bool {
+        methods::name_of_v3(path).is_some()
     }
 
     /// The name of the network.

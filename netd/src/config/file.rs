@@ -30,6 +30,8 @@ pub struct File {
     pub network: NetworkSection,
     /// The faces turned to programs.
     pub proxy: ProxySection,
+    /// Records of programs.
+    pub store: StoreSection,
     /// Health and metrics.
     pub observe: ObserveSection,
     /// Log lines.
@@ -71,6 +73,8 @@ pub struct ProxySection {
     pub allow_users: Option<Spanned<Strings>>,
     /// HTTP/1, HTTP/2 and gRPC, on one port.
     pub http: HttpSection,
+    /// Where programs look for etcd.
+    pub etcd: EtcdSection,
 }
 
 /// `[proxy.http]`
@@ -80,6 +84,22 @@ pub struct ProxySection {
 pub struct HttpSection {
     pub address: Option<Spanned<String>>,
     pub max_inflight: Option<Spanned<i64>>,
+}
+
+/// `[proxy.etcd]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is told in config::layers::KEYS")]
+pub struct EtcdSection {
+    pub address: Option<Spanned<String>>,
+}
+
+/// `[store]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is told in config::layers::KEYS")]
+pub struct StoreSection {
+    pub backend: Option<Spanned<String>>,
 }
 
 /// `[observe]`
@@ -189,6 +209,8 @@ impl File {
             ("network.name", self.network.name),
             ("network.ticket", self.network.ticket),
             ("proxy.http.address", self.proxy.http.address),
+            ("proxy.etcd.address", self.proxy.etcd.address),
+            ("store.backend", self.store.backend),
             ("observe.address", self.observe.address),
             ("log.level", self.log.level),
             ("log.format", self.log.format),

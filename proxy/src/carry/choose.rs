@@ -75,8 +75,11 @@ impl Shared {
             Lookup::Unreachable(_) => return Err(Error::NoPath(service())),
             Lookup::Found(candidates) => candidates,
         };
+        // What it speaks, its caller knows: bytes are carried to it whatever they are.
+        let chosen_already =
+            call.form == Form::Bytes && call.via.as_ref().is_some_and(|via| via.is_one());
         let fits = |instance: &Instance| {
-            delivers(instance.protocol, call.form)
+            (delivers(instance.protocol, call.form) || chosen_already)
                 && !tried.contains(&instance.key.0)
                 && call.via.as_ref().is_none_or(|via| via.takes(instance, &routes))
         };

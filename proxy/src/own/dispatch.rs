@@ -12,18 +12,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tonic::Code;
 
+use super::auth::Auth;
 use super::codec::{Codec, Form, descriptors};
 use super::debug::{Begun, Debug};
 use super::etcd::{self, Etcd};
 use super::failure::{Failure, Kind};
 use super::health::Health;
 use super::messages::{Broken, Gathered, MAX_MESSAGE, Messages, ROOM};
+use super::methods::{Service, find, name_of_v3, split};
 use super::network::Network;
 use super::reflection::Reflection;
 use super::registry::Registry;
 use super::reply::{Answerer, Reply};
 use super::router::Router;
 use super::scope::Scope;
+use super::store::{Said, Store};
 use super::{Config, OfOwner, Own, Parts, Rules};
 use crate::body::Body;
 use crate::deadline;
@@ -50,6 +53,8 @@ pub(super) struct Call {
     pub(super) scope: Scope,
     /// The caller is a program on this machine of the user who runs the node, or of root.
     pub(super) of_owner: bool,
+    /// What its metadata says of a table of the store.
+    pub(super) store: Said,
 }
 
 /// All services, and what they share.
@@ -66,21 +71,11 @@ pub(super) struct Dispatch {
     router: Router,
     rules: Option<Arc<dyn Rules>>,
     etcd: Etcd,
+    store: Option<Arc<dyn Store>>,
+    auth: Auth,
     debug: Debug,
     health: Health,
     reflection: Reflection,
-}
-
-/// Which service a path names.
-#[derive(Clone, Copy)]
-enum Service {
-    Registry,
-    Network,
-    Router,
-    Rules,
-    Etcd,
-    Debug,
-    Health,
 }
 
 impl Dispatch {
@@ -100,6 +95,8 @@ impl Dispatch {
             router: Router::new(Arc::clone(&config)),
             rules: parts.rules,
             etcd: Etcd::new(Arc::clone(&config), parts.etcd),
+            store: parts.store,
+            auth: Auth::new(parts.tokens.unwrap_or_else(tunnel::identity::random)),
             debug: Debug::new(Arc::clone(&config.logs)),
             health: Health::new(config, draining.subscribe()),
             draining,
@@ -128,10 +125,15 @@ impl Dispatch {
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return response;
         };
-        let (name, structure, method) = split(request.uri().path());
-        let service = Own::NAMES.into_iter().find(|own| *own == name).unwrap_or("go.micro.proxy");
+        let path = request.uri().path();
+        let (name, structure, method) = split(path);
+        let of_v3 = name_of_v3(path);
+        let service = Own::NAMES.into_iter().find(|own| *own == name).or(of_v3);
+        let service = service.unwrap_or("go.micro.proxy");
+        // v3 says which method failed (contract, registry of v3).
+        let id = of_v3.map(|name| Arc::from(format!("{name}.{structure}.{method}")));
         let most = if service == etcd::NAME { etcd::MAX_ANSWER } else { MAX_MESSAGE };
-        let answerer = Answerer { content_type, service, node: self.node.clone(), most };
+        let answerer = Answerer { content_type, service, node: self.node.clone(), most, id };
         if Reflection::has(name) {
             return match self.admit(&self.streams, service) {
                 Ok(permit) => self.reflection.serve(request, permit).await,
@@ -140,7 +142,7 @@ impl Dispatch {
         }
         self.debug.count();
         let begun = Begun::now(request.uri().path(), request.headers());
-        let response = match self.find(name, structure, method) {
+        let response = match find(&self.pool, (name, structure, method)) {
             Ok((service, method)) => {
                 let codec = Codec::new(form, &method);
                 self.call(service, &method, codec, &answerer, request).await
@@ -152,47 +154,6 @@ impl Dispatch {
             self.debug.count_error();
             answerer.failed(&failure)
         })
-    }
-
-    /// go-micro's own texts: `unknown service X` when there is no such struct, `unknown service
-    /// X.Y` when it has no such method.
-    fn find(
-        &self,
-        name: &str,
-        structure: &str,
-        method: &str,
-    ) -> Result<(Service, MethodDescriptor), Failure> {
-        let full = match structure {
-            "Debug" => "go.micro.debug.Debug".to_owned(),
-            structure => format!("{name}.{structure}"),
-        };
-        let service = match full.as_str() {
-            "go.micro.registry.Registry" => Service::Registry,
-            "go.micro.network.Network" => Service::Network,
-            "go.micro.router.Router" | "go.micro.router.Table" => Service::Router,
-            "go.micro.rules.Rules" => Service::Rules,
-            "etcdserverpb.KV"
-            | "etcdserverpb.Watch"
-            | "etcdserverpb.Lease"
-            | "etcdserverpb.Auth"
-            | "etcdserverpb.Cluster"
-            | "etcdserverpb.Maintenance" => Service::Etcd,
-            "go.micro.debug.Debug" => Service::Debug,
-            "grpc.health.v1.Health" => Service::Health,
-            _ => {
-                let text = format!("unknown service {structure}");
-                return Err(Failure::plain(Code::Unimplemented, text));
-            }
-        };
-        let descriptor = self.pool.get_service_by_name(&full);
-        let descriptor = descriptor.expect("every name above is in the files we are built with");
-        match descriptor.methods().find(|candidate| candidate.name() == method) {
-            Some(method) => Ok((service, method)),
-            None => {
-                let text = format!("unknown service {structure}.{method}");
-                Err(Failure::plain(Code::Unimplemented, text))
-            }
-        }
     }
 
     async fn call(
@@ -212,7 +173,8 @@ impl Dispatch {
         let scope = Scope::of(&head.headers)
             .map_err(|why| Failure::new(own, Kind::BadRequest, why.to_string()))?;
         let of_owner = head.extensions.get::<OfOwner>().is_some();
-        let call = Call { method: method.name().to_owned(), scope, of_owner };
+        let store = Said::of(&head.headers);
+        let call = Call { method: method.name().to_owned(), scope, of_owner, store };
         let mut messages = Messages::new(body, Arc::clone(&self.room));
         if method.is_client_streaming() {
             let permits = (permit, self.admit(&self.streams, own)?);
@@ -238,6 +200,9 @@ impl Dispatch {
                     Service::Registry
                     | Service::Network
                     | Service::Router
+                    | Service::RouterV3
+                    | Service::Store
+                    | Service::Auth
                     | Service::Rules
                     | Service::Etcd
                     | Service::Debug => Some(self.draining.subscribe()),
@@ -259,6 +224,9 @@ impl Dispatch {
             Service::Registry => self.registry.call(call, message),
             Service::Network => self.network.call(call, message),
             Service::Router => self.router.call(method.parent_service().name(), call, message),
+            Service::RouterV3 => self.router.call_v3(method.parent_service().name(), call, message),
+            Service::Store => super::store::call(self.store.as_ref(), call, message),
+            Service::Auth => self.auth.call(method.parent_service().name(), call, message),
             Service::Rules => super::rules::call(self.rules.as_ref(), call, message),
             Service::Etcd => self.etcd.call(&call.method, message),
             Service::Debug => self.debug.call(call, message),
@@ -288,14 +256,6 @@ fn form(headers: &HeaderMap) -> Option<(Form, HeaderValue)> {
     let content_type = headers.get(CONTENT_TYPE)?;
     let other = headers.get("x-content-type").and_then(|value| value.to_str().ok());
     Some((Form::of(content_type.to_str().ok()?, other)?, content_type.clone()))
-}
-
-/// `/go.micro.registry.Registry/GetService` is `go.micro.registry`, `Registry`, `GetService`.
-fn split(path: &str) -> (&str, &str, &str) {
-    let path = path.strip_prefix('/').unwrap_or(path);
-    let (service, method) = path.split_once('/').unwrap_or((path, ""));
-    let (name, structure) = service.rsplit_once('.').unwrap_or(("", service));
-    (name, structure, method)
 }
 
 async fn first(messages: &mut Messages, codec: &Codec, own: &str) -> Result<Bytes, Failure> {
@@ -494,17 +454,5 @@ mod tests {
         assert_eq!(refused.headers()["grpc-status"], "8");
         drop(last);
         assert_eq!(dispatch.streams.available_permits(), 1);
-    }
-
-    #[test]
-    fn a_path_is_split_at_its_last_dot() {
-        for (path, parts) in [
-            ("/go.micro.registry.Registry/Watch", ("go.micro.registry", "Registry", "Watch")),
-            ("/Say/Hello", ("", "Say", "Hello")),
-            ("/", ("", "", "")),
-            ("/a.b", ("a", "b", "")),
-        ] {
-            assert_eq!(split(path), parts, "{path}");
-        }
     }
 }

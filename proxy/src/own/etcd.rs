@@ -1,5 +1,5 @@
 //! The part of etcd 3 that go-micro uses as a registry, and what `etcdctl` needs: one more face of the
-//! table that [`registry`](super::registry) shows.
+//! table that the registry shows.
 //!
 //! ```text
 //! Put          → value → registration → registrar → routes ─┐
@@ -42,7 +42,7 @@ use super::failure::Failure;
 use super::messages::Messages;
 use super::reply::Reply;
 
-pub(super) const NAME: &str = "etcdserverpb";
+pub(crate) const NAME: &str = "etcdserverpb";
 
 /// What is said to clients that ask which etcd this is: whose calls are understood, and who answers.
 const VERSION: &str = concat!("3.4.0+micro.", env!("CARGO_PKG_VERSION"));
@@ -78,7 +78,8 @@ impl Revisions for FromOne {
 pub struct Parts {
     /// Keeps how far revisions have gone.
     pub revisions: Arc<dyn Revisions>,
-    /// Where clients reach this node: `http://host:port` each.
+    /// Where clients reach this node: `host:port` each. Without a scheme, for some clients send what
+    /// they are told as `:authority`, where no scheme may be (RFC 9113 §8.3.1).
     pub urls: Vec<String>,
 }
 

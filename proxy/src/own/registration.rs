@@ -38,7 +38,7 @@ pub(super) enum Refused {
 /// # Errors
 /// [`Refused`]; then nothing of it is to be registered.
 pub(super) fn read(scope: &Scope, service: pb::Service) -> Result<Vec<Registration>, Refused> {
-    let name = scope.own(&service.name)?;
+    let name = scope.or_domain(domain(&service))?.own(&service.name)?;
     if service.nodes.is_empty() {
         return Err(Refused::NoNode);
     }
@@ -73,8 +73,14 @@ pub(super) fn read_away(
     scope: &Scope,
     service: pb::Service,
 ) -> Result<(ServiceName, Option<String>, Vec<String>), Refused> {
+    let scope = scope.or_domain(domain(&service))?;
     let ids = service.nodes.into_iter().map(|node| node.id).filter(|id| !id.is_empty());
     Ok((scope.own(&service.name)?, version(service.version), ids.collect()))
+}
+
+/// The namespace that v3 names.
+fn domain(service: &pb::Service) -> Option<&str> {
+    service.options.as_ref().map(|options| options.domain.as_str())
 }
 
 fn version(text: String) -> Option<String> {
@@ -160,7 +166,7 @@ mod tests {
                 address: "10.0.0.7:4000".into(),
                 ..Default::default()
             }],
-            options: Some(pb::Options { ttl: 60 }),
+            options: Some(pb::Options { ttl: 60, ..Default::default() }),
             ..Default::default()
         }
     }
@@ -184,12 +190,12 @@ mod tests {
     #[test]
     fn no_ttl_is_for_ever_and_no_version_is_latest() {
         for ttl in [0, -5] {
-            let options = Some(pb::Options { ttl });
+            let options = Some(pb::Options { ttl, ..Default::default() });
             let service = pb::Service { options, version: String::new(), ..greeter() };
             let all = registered(service).unwrap();
             assert_eq!((all[0].ttl, all[0].version.as_str()), (None, "latest"));
         }
-        let options = Some(pb::Options { ttl: i64::MAX });
+        let options = Some(pb::Options { ttl: i64::MAX, ..Default::default() });
         let all = registered(pb::Service { options, ..greeter() }).unwrap();
         assert_eq!(all[0].ttl, Some(MAX_TTL));
     }

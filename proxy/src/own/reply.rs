@@ -1,6 +1,7 @@
 //! What a method answers, and the response made of it.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -53,6 +54,8 @@ pub(super) struct Answerer {
     pub(super) node: HeaderValue,
     /// Bytes of one message of an answer, at most.
     pub(super) most: usize,
+    /// The id of errors, where it is not that of the service.
+    pub(super) id: Option<Arc<str>>,
 }
 
 impl Answerer {
@@ -60,9 +63,13 @@ impl Answerer {
     pub(super) fn failed(&self, failure: &Failure) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         self.begin(response.headers_mut());
-        failure.put(response.headers_mut());
+        self.named(failure).put(response.headers_mut());
         response.headers_mut().insert(HeaderName::from_static("micro-node"), self.node.clone());
         response
+    }
+
+    fn named(&self, failure: &Failure) -> Failure {
+        self.id.as_ref().map_or_else(|| failure.clone(), |id| failure.named(id))
     }
 
     /// A response of one message; `held` until it is sent.
@@ -177,7 +184,7 @@ impl http_body::Body for Many {
         let mut trailers = HeaderMap::new();
         match last {
             Ok(()) => trailers = ok(),
-            Err(failure) => failure.put(&mut trailers),
+            Err(failure) => this.answerer.named(&failure).put(&mut trailers),
         }
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }

@@ -49,6 +49,9 @@ fn written(byte: u8) -> u8 {
     if byte == b'/' { b'-' } else { byte }
 }
 
+/// Where a lookup begins and where it ends.
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 /// Which keys a request is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Span {
@@ -79,7 +82,7 @@ impl Span {
     }
 
     /// Bounds to look keys up with; `None` where nothing can be between them.
-    pub(super) fn bounds(&self) -> Option<(Bound<&[u8]>, Bound<&[u8]>)> {
+    pub(super) fn bounds(&self) -> Option<Bounds<'_>> {
         match self {
             Self::One(one) => Some((Bound::Included(one), Bound::Included(one))),
             Self::From(from) => Some((Bound::Included(from), Bound::Unbounded)),

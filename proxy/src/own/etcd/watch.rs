@@ -122,12 +122,7 @@ impl Watcher {
         let request: pb::WatchRequest = decode(NAME, message)?;
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => self.create(create),
-            Some(RequestUnion::CancelRequest(cancel)) => {
-                if self.watches.remove(&cancel.watch_id).is_some() {
-                    let answer = self.answer(cancel.watch_id);
-                    self.answers.push_back(pb::WatchResponse { canceled: true, ..answer });
-                }
-            }
+            Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => {
                 // Nothing is left to tell when this is reached: it holds for all of them.
                 let answer = self.answer(-1);
@@ -136,6 +131,13 @@ impl Watcher {
             None => {}
         }
         Ok(())
+    }
+
+    fn cancel(&mut self, id: i64) {
+        if self.watches.remove(&id).is_some() {
+            let answer = pb::WatchResponse { canceled: true, ..self.answer(id) };
+            self.answers.push_back(answer);
+        }
     }
 
     fn create(&mut self, ask: pb::WatchCreateRequest) {
