@@ -13,6 +13,7 @@
 //! | [`proxy`](crate::Proxy) | the facade: [`Proxy`], [`Config`] |
 //! | `capture`, `detect` | how a connection arrives and what it speaks |
 //! | `http1`, `http2` | one protocol of callers each |
+//! | [`mucp`] | go-micro's own protocol, as a gRPC call to everything behind it |
 //! | `connect`, `socks` | proxies for programs that take one; `outside`: what is not of the network |
 //! | `tcp`, `splice` | bytes of any protocol, both ways, each with its own end |
 //! | `target`, `host`, `headers` | what a request asks for; what passes and what is stripped |
@@ -51,6 +52,7 @@ pub mod limits;
 mod load;
 mod message;
 mod metrics;
+pub mod mucp;
 mod outside;
 pub mod own;
 pub mod proxy;
