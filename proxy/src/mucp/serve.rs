@@ -22,6 +22,7 @@ use crate::begin::Beside;
 use crate::body::Body;
 use crate::detect::From;
 use crate::error::Error;
+use crate::headers::has_token;
 use crate::heads::RequestHead;
 use crate::metrics::{Face, Outcome};
 use crate::proxy::{Shared, drained};
@@ -127,6 +128,9 @@ impl Caller {
             if self.ended.is_some() && request::stream_of(message) == self.ended.as_ref() {
                 continue;
             }
+            // Who says so waits for the end of the connection (RFC 9112 §9.6).
+            let connection = message.headers.get(http::header::CONNECTION);
+            let last = connection.is_some_and(|value| has_token(value, "close"));
             let is_open = if request::is_event(message) {
                 self.event(message).await
             } else if request::stream_of(message).is_none() {
@@ -137,7 +141,7 @@ impl Caller {
             } else {
                 Box::pin(stream::serve(self, received)).await?
             };
-            if !is_open {
+            if !is_open || last {
                 return Ok(());
             }
         }
