@@ -80,6 +80,7 @@ impl<'a> Pair<'a> {
 }
 
 /// Runs `test` with each pair of programs.
+#[expect(clippy::print_stderr, reason = "when one pair fails it is to be known which")]
 fn with_each(test: impl Fn(&Pair<'_>, Speaks)) {
     if !programs::have_built(&["go-service", "go-client"]) {
         return;
@@ -87,7 +88,7 @@ fn with_each(test: impl Fn(&Pair<'_>, Speaks)) {
     let Some(micro) = programs::micro() else { return };
     for (client, service) in PAIRS {
         let Some(lab) = Lab::new() else { return };
-        println!("a client that speaks {client:?}, a service that speaks {service:?}");
+        eprintln!("a client that speaks {client:?}, a service that speaks {service:?}");
         test(&Pair::up(&lab, &micro, client, service), service);
     }
 }
