@@ -2,8 +2,8 @@
 //! instance of the service it names, on this node or another.
 //!
 //! ```text
-//! caller's node    capture → detect → http1 | http2 → target → carry ─┬─ deliver (instance here)
-//!                                                                     └─ frames over a tunnel stream
+//! caller's node    capture → detect → http1 | http2 | mucp → target → carry ─┬─ deliver (here)
+//!                                                                            └─ frames on a stream
 //! service's node   arrive → deliver → the instance
 //! failed           Error → answer, where the caller is; Fault, when another node must say it
 //! ```
