@@ -103,7 +103,13 @@ async fn begin(
     let source = Source::new(Body::stream(reader), message, &shared.metrics.up);
     let source = Box::new(source);
     let address = &instance.address;
-    let sent = leg::local(&shared.deliver, address, instance.protocol, head, source, deadline);
+    let messages = if instance.protocol == Protocol::Mucp {
+        shared.messages(service.as_str(), &head, open.messages)
+    } else {
+        open.messages
+    };
+    let (deliver, protocol) = (&shared.deliver, instance.protocol);
+    let sent = leg::local(deliver, address, protocol, head, source, messages, deadline);
     let mut reply = match sent.await {
         Ok(reply) => reply,
         Err(Failed { error, .. }) => {

@@ -13,7 +13,7 @@ use crate::detect::{self, Captured, From, Protocol};
 use crate::metrics::Turned;
 use crate::proxy::{Served, Shared, drained};
 use crate::turn_away::turn_away;
-use crate::{connect, http1, http2, socket, socks};
+use crate::{connect, http1, http2, mucp, socket, socks};
 
 /// Pause after the system gave no socket: long enough not to spin, short enough that nobody
 /// notices once there are sockets again.
@@ -145,7 +145,16 @@ async fn recognised(
             http2::serve(shared, Captured::new(stream, seen, from)).await;
         }
         Ok(Ok((Protocol::Http1, seen))) => {
-            http1::serve(shared, Captured::new(stream, seen, from)).await;
+            let most = shared.limits.head as usize;
+            let recognised = mucp::recognise(&mut stream, seen, most);
+            match tokio::time::timeout(shared.limits.head_wait, recognised).await {
+                Ok(Ok((true, seen))) => Box::pin(mucp::serve(shared, stream, seen, from)).await,
+                Ok(Ok((false, seen))) => {
+                    http1::serve(shared, Captured::new(stream, seen, from)).await;
+                }
+                Ok(Err(_)) => {}
+                Err(_) => shared.metrics.turned(Turned::Silent),
+            }
         }
         Ok(Ok((Protocol::Connect, seen))) => {
             return connect::serve(shared, stream, seen, again).await;

@@ -207,9 +207,12 @@ impl Shared {
         let instances = table.map_or(&[][..], |table| &table.instances);
         let form = match spoken {
             Spoken::Grpc => Form::Grpc,
-            // What speaks nothing else is asked about for its bytes.
+            // What speaks nothing else is asked about in what it speaks.
             Spoken::Http if instances.iter().all(|one| one.protocol == Protocol::Tcp) => {
                 Form::Bytes
+            }
+            Spoken::Http if instances.iter().all(|one| one.protocol == Protocol::Mucp) => {
+                Form::Grpc
             }
             Spoken::Http => Form::Http,
         };

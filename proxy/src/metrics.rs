@@ -19,6 +19,7 @@ pub(crate) enum Face {
     Http1,
     Http2,
     Grpc,
+    Mucp,
     Link,
     /// Bytes over TCP.
     Tcp,
@@ -40,8 +41,8 @@ pub(crate) enum Outcome {
     Cancelled,
 }
 
-const FACES: [Face; 6] =
-    [Face::Http1, Face::Http2, Face::Grpc, Face::Link, Face::Tcp, Face::LinkTcp];
+const FACES: [Face; 7] =
+    [Face::Http1, Face::Http2, Face::Grpc, Face::Mucp, Face::Link, Face::Tcp, Face::LinkTcp];
 const OUTCOMES: [Outcome; 8] = [
     Outcome::Answered,
     Outcome::NoService,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
+use proto::open::Messages;
 use proto::record::Protocol;
 use tokio::net::TcpStream;
 
@@ -92,7 +93,9 @@ impl Shared {
         let address = format!("{}:{port}", authority.host()).into();
         let source = Box::new(Source::new(body, None, &self.metrics.up));
         let mut none = Deadline::default();
-        let sent = leg::local(&self.deliver, &address, Protocol::Http1, head, source, &mut none);
+        let unknown = Messages::Unknown;
+        let sent =
+            leg::local(&self.deliver, &address, Protocol::Http1, head, source, unknown, &mut none);
         let mut reply = sent.await.map_err(|failed| failed.error)?;
         headers::clean_response(&mut reply.headers);
         Ok(reply)

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::load::Load;
 use crate::metrics::Metrics;
+use crate::mucp::socket::Room;
 use crate::own::Own;
 use crate::routes::Published;
 use crate::tcp::{self, Destination};
@@ -83,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) calls: Arc<Load>,
     pub(crate) arrivals: Arc<Load>,
     pub(crate) connections: Arc<Semaphore>,
+    /// For large messages of MUCP.
+    pub(crate) room: Room,
     pub(crate) draining: watch::Sender<bool>,
 }
 
@@ -92,6 +95,7 @@ impl Proxy {
     pub fn new(config: Config) -> Self {
         let limits = Arc::new(config.limits);
         let metrics = Metrics::new();
+        let room = Room::new();
         let load = || Arc::new(Load::new(metrics.in_flight.clone()));
         Self(Arc::new(Shared {
             me: config.me,
@@ -102,7 +106,8 @@ impl Proxy {
             tunnel: config.tunnel,
             own: config.own,
             admit: config.admit,
-            deliver: Deliver::new(Arc::clone(&limits)),
+            deliver: Deliver::new(Arc::clone(&limits), room.clone()),
+            room,
             balance: Balance::new(limits.calls_per_instance, metrics.instances.clone()),
             calls: load(),
             arrivals: load(),

@@ -217,6 +217,7 @@ fn instance(route: &Static, routes: &Routes) -> Instance {
     let protocol = match &*key.link {
         "http" => Protocol::Http1,
         "http2" => Protocol::Http2,
+        "mucp" => Protocol::Mucp,
         _ => Protocol::Grpc,
     };
     let (name, region) = known.map_or(("", ""), |node| (&*node.name, &*node.region));

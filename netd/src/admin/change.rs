@@ -295,10 +295,11 @@ fn protocol(name: &str) -> Result<Protocol, Problem> {
         "grpc" => Ok(Protocol::Grpc),
         "http" | "http1" => Ok(Protocol::Http1),
         "http2" | "h2c" => Ok(Protocol::Http2),
+        "mucp" => Ok(Protocol::Mucp),
         "tcp" => Ok(Protocol::Tcp),
-        other => {
-            Err(malformed(&format!("protocol {other:?}: grpc, http, http2 and tcp are delivered")))
-        }
+        other => Err(malformed(&format!(
+            "protocol {other:?}: grpc, http, http2, mucp and tcp are delivered"
+        ))),
     }
 }
 

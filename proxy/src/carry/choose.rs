@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use proto::NodeId;
+use proto::open::Messages;
 use proto::record::Protocol;
 use router::{Candidates, Instance, Lookup, Mismatch, ServiceRoutes};
 
@@ -11,6 +12,7 @@ use crate::balance::shell::AtInstance;
 use crate::balance::{NoChoice, Pool};
 use crate::error::Error;
 use crate::explain::State;
+use crate::heads::RequestHead;
 use crate::proxy::Shared;
 use crate::ruled::Fields;
 
@@ -131,6 +133,30 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// How many messages a call has: what its caller said, or else what the service says of the
+    /// endpoint that the path names (contract, semantics 1).
+    pub(crate) fn messages(&self, service: &str, head: &RequestHead, said: Messages) -> Messages {
+        if said != Messages::Unknown {
+            return said;
+        }
+        let routes = self.routes.load();
+        let mut parts = head.path.path().rsplitn(2, '/');
+        let (Some(method), Some(before)) = (parts.next(), parts.next()) else { return said };
+        let structure = before.rsplit(['.', '/']).next().unwrap_or_default();
+        let versions = routes.service(service).map_or(&[][..], |service| &service.versions);
+        let mut endpoints = versions.iter().flat_map(|version| version.endpoints.iter());
+        let named = endpoints.find(|endpoint| {
+            endpoint.name.split_once('.').is_some_and(|name| name == (structure, method))
+        });
+        match named {
+            None => Messages::Unknown,
+            Some(endpoint) if endpoint.metadata.get("stream") == Some("true") => Messages::Many,
+            Some(_) => Messages::One,
+        }
+    }
+}
+
 /// What instances speak instead of what the call needs.
 fn undelivered(service: &ServiceRoutes, form: Form) -> Mismatch {
     let mut spoken: Vec<(String, usize)> = Vec::new();
@@ -143,19 +169,20 @@ fn undelivered(service: &ServiceRoutes, form: Form) -> Mismatch {
     }
     spoken.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let lacking = match form {
-        Form::Grpc => "protocol=grpc",
+        Form::Grpc => "protocol in (grpc,http2,mucp)",
         Form::Http => "protocol in (grpc,http,http2)",
-        Form::Bytes => "protocol in (grpc,http,http2,tcp)",
+        Form::Bytes => "protocol in (grpc,http,http2,mucp,tcp)",
     };
     Mismatch { exist: service.instances.len(), lacking: lacking.to_owned(), closest: spoken }
 }
 
 /// Whether a call can be given to an instance that speaks `protocol`. gRPC needs HTTP/2: over
-/// HTTP/1 its answers would be misread. Bytes are the caller's own affair.
+/// HTTP/1 its answers would be misread; to MUCP it is translated. Bytes are the caller's own affair.
 pub(crate) fn delivers(protocol: Protocol, form: Form) -> bool {
     match (protocol, form) {
         (Protocol::Grpc | Protocol::Http2, _) => true,
         (Protocol::Http1, form) => form != Form::Grpc,
+        (Protocol::Mucp, form) => form != Form::Http,
         (Protocol::Tcp, form) => form == Form::Bytes,
         (Protocol::Other(_), _) => false,
     }

@@ -62,6 +62,7 @@ pub(super) fn undelivered(protocol: Protocol, spoken: Spoken) -> String {
         Protocol::Http1 => "HTTP/1.1",
         Protocol::Http2 => "HTTP/2",
         Protocol::Grpc => "gRPC",
+        Protocol::Mucp => "MUCP",
         Protocol::Tcp => "bytes over TCP",
         Protocol::Other(_) => "a protocol that is not delivered",
     };

@@ -15,8 +15,6 @@ use super::scope::Scope;
 const LATEST: &str = "latest";
 /// Longest time until a registration must be renewed; more is as good as for ever, and is this.
 const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The number under which MUCP travels in records: not delivered by this release, only shown.
-const MUCP: u64 = 4;
 /// The same for words we do not know; the word itself is in the metadata.
 const UNKNOWN: u64 = 255;
 
@@ -131,7 +129,7 @@ fn protocol(word: Option<&str>) -> Protocol {
         Some("http" | "http1" | "http/1.1") => Protocol::Http1,
         Some("http2" | "h2c") => Protocol::Http2,
         Some("tcp") => Protocol::Tcp,
-        Some("mucp") => Protocol::Other(MUCP),
+        Some("mucp") => Protocol::Mucp,
         Some(_) => Protocol::Other(UNKNOWN),
     }
 }

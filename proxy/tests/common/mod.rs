@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 pub mod grpc;
+pub mod mucp;
 pub mod service;
 
 use std::collections::BTreeMap;

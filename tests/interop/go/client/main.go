@@ -146,6 +146,27 @@ func (p *program) echo(n int) (result, error) {
 	return result{"got": n}, stream.Close()
 }
 
+// talk sends n messages on one bidirectional stream, each after the answer to the one before.
+func (p *program) talk(n int) (result, error) {
+	stream, err := p.stream("Say.Echo")
+	if err != nil {
+		return nil, err
+	}
+	for i := 0; i < n; i++ {
+		if err := stream.Send(&wire.Item{Seq: i}); err != nil {
+			return result{"got": i}, err
+		}
+		var item wire.Item
+		if err := stream.Recv(&item); err != nil {
+			return result{"got": i}, err
+		}
+		if item.Seq != i {
+			return result{"got": i}, fmt.Errorf("message %d was answered with %d", i, item.Seq)
+		}
+	}
+	return result{"got": n}, stream.Close()
+}
+
 func (p *program) list() (result, error) {
 	services, err := p.service.Options().Registry.ListServices()
 	names := []string{}
@@ -259,6 +280,8 @@ func (p *program) run(args []string) (result, error) {
 		return p.count()
 	case "echo":
 		return p.echo(number())
+	case "talk":
+		return p.talk(number())
 	case "unknown":
 		var rsp wire.HelloRsp
 		err := p.call(context.Background(), args[1], "Say.Hello", &wire.HelloReq{Name: "nobody"}, &rsp)
