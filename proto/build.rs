@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 15] = [
     "broker.proto",
     "registry.proto",
     "router.proto",
@@ -14,6 +14,14 @@ const FILES: [&str; 7] = [
     "rules.proto",
     "debug.proto",
     "errors.proto",
+    "etcd.proto",
+    "store.proto",
+    "auth.proto",
+    "v3_registry.proto",
+    "v3_router.proto",
+    "v3_network.proto",
+    "v3_store.proto",
+    "v3_auth.proto",
 ];
 
 #[expect(clippy::disallowed_methods, reason = "cargo tells a build script by the environment")]

@@ -98,6 +98,18 @@ impl Board {
     }
 }
 
+/// Something that can be done again and again, many times at once.
+pub(crate) trait Call: Send + Sync + 'static {
+    /// Does it once.
+    fn call(&self) -> impl Future<Output = Result<(), Failure>> + Send;
+}
+
+impl Call for Client {
+    async fn call(&self) -> Result<(), Failure> {
+        Self::call(self).await
+    }
+}
+
 /// Makes calls and counts them; the histogram comes along for plots.
 pub async fn run(
     callee: &Callee,
@@ -105,7 +117,17 @@ pub async fn run(
     window: Window,
     watched: &[Watched],
 ) -> Result<(CallsOutcome, Latency), Error> {
-    let clients = connect(callee)?;
+    run_with(connect(callee)?, callee.size, load, window, watched).await
+}
+
+/// [`run`] for calls of any kind, of messages of `size` bytes.
+pub(crate) async fn run_with(
+    clients: Vec<Arc<impl Call>>,
+    size: usize,
+    load: Load,
+    window: Window,
+    watched: &[Watched],
+) -> Result<(CallsOutcome, Latency), Error> {
     let board = Board::new(window);
     let (cut, end) = {
         let board = open(&board);
@@ -147,7 +169,7 @@ pub async fn run(
         load: kind.to_owned(),
         in_flight,
         asked_rate,
-        size: callee.size,
+        size,
         seconds: window.length.as_secs_f64(),
         warm_up: window.warm_up.as_secs_f64(),
         calls: done,
@@ -166,7 +188,7 @@ fn connect(callee: &Callee) -> Result<Vec<Arc<Client>>, Error> {
 }
 
 /// A worker of closed load: one call after the other.
-async fn in_turn(client: Arc<Client>, board: Arc<Mutex<Board>>, end: Instant) {
+async fn in_turn(client: Arc<impl Call>, board: Arc<Mutex<Board>>, end: Instant) {
     let mut failed = 0;
     loop {
         let begun = Instant::now();
@@ -185,7 +207,7 @@ async fn in_turn(client: Arc<Client>, board: Arc<Mutex<Board>>, end: Instant) {
 
 /// Open load: each call leaves when it is due.
 async fn when_due(
-    clients: &[Arc<Client>],
+    clients: &[Arc<impl Call>],
     rate: f64,
     board: &Arc<Mutex<Board>>,
     end: Instant,

@@ -2,13 +2,14 @@
 //! the proxies people use today.
 //!
 //! Everything measured here is a process of its own with a CPU clock of its own: [`echo`],
-//! [`files`] and [`quic`] answer, [`calls`] and [`download`] ask, [`cpu`] reads what each spent.
+//! [`files`], [`connections`] and [`quic`] answer, [`calls`] and [`download`] ask, [`cpu`] reads what each spent.
 //! [`compare`] starts contestants, drives them in turn and writes the tables.
 
 pub mod allocations;
 pub mod calls;
 pub mod client;
 pub mod compare;
+pub mod connections;
 pub mod cpu;
 pub mod download;
 pub mod echo;

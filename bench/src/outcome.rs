@@ -60,6 +60,9 @@ pub struct Ready {
     /// Where HTTP/1.1 is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
+    /// Where bytes are echoed over TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<String>,
     /// Where QUIC is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quic: Option<String>,

@@ -63,6 +63,10 @@ pub struct Settings {
     pub allow_users: Users,
     /// Calls in flight at once; more are refused with M1305.
     pub max_inflight: u32,
+    /// Where programs look for etcd, beside [`Settings::proxy`].
+    pub etcd: Option<SocketAddr>,
+    /// Where records of programs are kept.
+    pub store: StoreBackend,
     /// Where clients of NATS connect.
     pub nats: Address,
     /// Where health and metrics are read.
@@ -117,6 +121,24 @@ pub enum Users {
     Everybody,
     /// These, by number, beside the node's own user and root.
     These(Vec<u32>),
+}
+
+/// Where the records of programs are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreBackend {
+    /// In a file of the state directory.
+    Disk,
+    /// In memory, until the node stops.
+    Memory,
+}
+
+impl fmt::Display for StoreBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disk => "disk",
+            Self::Memory => "memory",
+        })
+    }
 }
 
 /// How log lines look.

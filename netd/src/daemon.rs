@@ -22,7 +22,7 @@ use tunnel::door::Door;
 use tunnel::quic::Quic;
 use tunnel::{Control, Incoming, Tunnel};
 
-use crate::config::Settings;
+use crate::config::{Settings, StoreBackend};
 use crate::data::Data;
 use crate::drain::{self, Signals};
 use crate::drive::{Asks, Clock, Drive, Shared};
@@ -35,8 +35,9 @@ use crate::output::Output;
 use crate::registrar::ToRouter;
 use crate::registrar::alive::{self, Alive};
 use crate::rules::keep::Keeper;
+use crate::store::{self, Backing};
 use crate::upkeep::{Upkeep, describe};
-use crate::{admin, health, interest, listen, log, owner, seeds, welcome};
+use crate::{admin, health, interest, listen, log, owner, revisions, seeds, welcome};
 
 /// Runs a node until it is told to stop, or a part that it cannot do without ends.
 ///
@@ -69,7 +70,7 @@ async fn live(settings: Settings, output: Output) -> Result<Exit, Problem> {
     let origin = member.origin;
     let mut running = start(&settings, member, began).await?;
     let node = Arc::clone(&running.node);
-    tokio::spawn(socket.serve(Arc::clone(&node), running.stop.clone()));
+    let admin = tokio::spawn(socket.serve(Arc::clone(&node), running.stop.clone()));
     let greeting = tokio::spawn(welcome::tell(Arc::clone(&node), origin, output));
 
     let mut phase = node.phase.subscribe();
@@ -86,6 +87,8 @@ async fn live(settings: Settings, output: Output) -> Result<Exit, Problem> {
     greeting.abort();
     drain::leave(&node, &mut signals, &running.accepting, output).await;
     running.stop.cancel();
+    // Its socket goes with it: whoever looks afterwards is to find none.
+    let _ = tokio::time::timeout(LAST, admin).await;
     Ok(exit)
 }
 
@@ -117,7 +120,7 @@ pub async fn start(
     let (stop, accepting) = (CancellationToken::new(), CancellationToken::new());
 
     // Ports, before anybody is told of them.
-    let proxies = listen::proxy(settings.proxy)?;
+    let proxies = listen::proxy(settings.proxy, settings.etcd)?;
     let nats = listen::tcp(settings.nats)?;
     let observe = listen::tcp(settings.observe)?;
     let at = |listener: &std::net::TcpListener| {
@@ -141,6 +144,7 @@ pub async fn start(
     let shared = Arc::new(Shared {
         routes: Arc::clone(&routes),
         links: watch::Sender::new(0),
+        kept: watch::Sender::new(Arc::default()),
         trouble: watch::Sender::new(None),
     });
     let door = Door::new(member.network);
@@ -163,7 +167,7 @@ pub async fn start(
     };
     let drive = tokio::spawn(drive.run());
     let (state, published) = (Arc::clone(&member.state), Arc::clone(&routes));
-    let rules = Keeper::start(me, state, published, asks.clone()).await;
+    let rules = Keeper::start(me, state, published, shared.kept.subscribe(), asks.clone()).await;
     let now = Arc::new(ArcSwap::from_pointee(labelled.node(&settings.labels)));
     let described = (settings.clone(), member.name.clone());
     let known = (Arc::clone(&member.credential), Arc::clone(&advertised));
@@ -181,8 +185,9 @@ pub async fn start(
     let labels = Labels::start(labelled, parts).await;
 
     // The proxy.
-    let face = Arc::new(admin::Face::new(settings));
-    let proxy = proxy(settings, &member, &routes, &tunnel, &asks, &face)?;
+    let face = Arc::new(admin::Face::default());
+    let own = own(settings, &member, &routes, &asks, &face, &proxy_at)?;
+    let proxy = proxy(settings, &member, &routes, &tunnel, own)?;
     let metrics = Arc::new(Metrics::new(|registry| {
         proxy.metrics(registry);
         tunnel.counters().register(registry);
@@ -295,19 +300,8 @@ fn proxy(
     member: &Member,
     routes: &Arc<Published>,
     tunnel: &Tunnel,
-    asks: &Asks,
-    face: &Arc<admin::Face>,
+    own: Own,
 ) -> Result<Proxy, Problem> {
-    let config = own::Config {
-        me: member.node(),
-        node_name: member.name.clone(),
-        network: member.network_name.clone(),
-        routes: Arc::clone(routes),
-        registrar: Arc::new(registrar(routes, asks)),
-        admin: Arc::new(seeds::Connect(asks.clone())),
-        logs: log::kept(),
-    };
-    let own = Own::with_rules(config, Arc::clone(face) as Arc<dyn own::Rules>);
     Ok(Proxy::new(proxy::Config {
         me: member.node(),
         node_name: member.name.clone(),
@@ -317,6 +311,43 @@ fn proxy(
         admit: owner::admit(&settings.allow_users)?,
         limits: proxy::Limits { calls: settings.max_inflight, ..proxy::Limits::default() },
     }))
+}
+
+/// What the tokens of accounts are marked with is made for.
+const TOKENS: &str = "micro network 2026-11 tokens of go.micro.auth";
+
+/// The services of the node itself.
+fn own(
+    settings: &Settings,
+    member: &Member,
+    routes: &Arc<Published>,
+    asks: &Asks,
+    face: &Arc<admin::Face>,
+    proxy_at: &[SocketAddr],
+) -> Result<Own, Problem> {
+    let config = own::Config {
+        me: member.node(),
+        node_name: member.name.clone(),
+        network: member.network_name.clone(),
+        routes: Arc::clone(routes),
+        registrar: Arc::new(registrar(routes, asks)),
+        admin: Arc::new(seeds::Connect(asks.clone())),
+        logs: log::kept(),
+    };
+    let rules = Some(Arc::clone(face) as Arc<dyn own::Rules>);
+    let etcd = own::etcd::Parts {
+        revisions: Arc::new(revisions::Kept::start(Arc::clone(&member.state), member::now_ms())),
+        urls: proxy_at.iter().map(ToString::to_string).collect(),
+    };
+    let backing = match settings.store {
+        StoreBackend::Disk => Backing::File(member.state.path("store")),
+        StoreBackend::Memory => Backing::Memory,
+    };
+    let store = Some(Arc::new(store::Kept::start(backing)?) as Arc<dyn own::store::Store>);
+    // Known to this node alone, and the same in its next life: a signature that is told to nobody.
+    let secret = proto::sign::Sign::sign(&*member.key, TOKENS.as_bytes());
+    let tokens = Some(blake3::derive_key(TOKENS, secret.as_bytes()));
+    Ok(Own::with(config, own::Parts { rules, etcd, store, tokens }))
 }
 
 /// Takes the registrations of programs: one without a TTL lasts as long as its address answers.
@@ -383,6 +414,9 @@ fn raise_file_limit() {
         tracing::debug!(%error, "the limit of open files was not raised");
     }
 }
+
+/// How long what ends last may take: removing a file.
+const LAST: Duration = Duration::from_secs(1);
 
 /// How long a node may take to be ready before it says what it waits for.
 pub const READY_HINT: Duration = Duration::from_secs(3);

@@ -14,6 +14,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use proto::{LinkId, NodeId, Time};
 use proxy::Published;
+use router::kept::KeptSets;
 use router::{Input, LinkEvent, Message, Output, Refusal, Request, RequestId, Router};
 use tokio::sync::{mpsc, oneshot, watch};
 use tunnel::conduct::Rejected;
@@ -69,6 +70,8 @@ pub struct Shared {
     pub routes: Arc<Published>,
     /// Counts neighbour links up now; yields on each change.
     pub links: watch::Sender<usize>,
+    /// The rules that the router keeps for the network, to be written down.
+    pub kept: watch::Sender<Arc<KeptSets>>,
     /// How seeds failed last, by what the tunnel said; for status and readiness.
     pub trouble: watch::Sender<Option<String>>,
 }
@@ -211,6 +214,9 @@ impl Drive {
                     }
                 }
                 Output::Note(note) => self.notes.tell(note, &self.control, self.clock.now()),
+                Output::Kept(kept) => {
+                    self.shared.kept.send_replace(kept);
+                }
                 Output::Left => return true,
             }
         }

@@ -15,14 +15,18 @@ const ALIASES: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8001),
 ];
 
-/// TCP listeners of the proxy: the address, and the aliases where nothing was asked for.
+/// TCP listeners of the proxy: the address, the aliases where nothing was asked for, and the one where
+/// programs look for etcd.
 ///
 /// # Errors
 /// As [`tcp`].
-pub fn proxy(address: Address) -> Result<Vec<TcpListener>, Problem> {
+pub fn proxy(address: Address, etcd: Option<SocketAddr>) -> Result<Vec<TcpListener>, Problem> {
     let mut listeners = vec![tcp(address)?];
     if !address.asked {
         listeners.extend(ALIASES.into_iter().filter_map(|alias| bind_tcp(alias).ok()));
+    }
+    if let Some(at) = etcd {
+        listeners.push(tcp(Address { at, asked: true })?);
     }
     Ok(listeners)
 }

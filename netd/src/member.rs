@@ -228,7 +228,8 @@ pub fn now() -> UnixTime {
     tunnel::config::wall()
 }
 
-fn now_ms() -> u64 {
+/// The time of day, milliseconds.
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

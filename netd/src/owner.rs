@@ -1,4 +1,5 @@
-//! Whose program it is that connects on the loopback, and whether the node serves that user.
+//! Whose program it is that connects on the loopback, whether the node serves that user, and whether
+//! it is the one who may change what the node does.
 //!
 //! Everything on a machine can reach its loopback: other users, and what runs as them. So a
 //! listener serves the user that runs the node, root, and whom `proxy.allow_users` names. The
@@ -36,19 +37,27 @@ enum Source {
     Table,
 }
 
-/// The check for the listeners of programs; `None` where everybody is served.
+/// The check for the listeners of programs. Where everybody is served it turns nobody away, and
+/// still tells the owner from others, who may not write; `None` there where that cannot be told.
 ///
 /// # Errors
-/// M6005 where this system does not tell who owns a connection.
+/// M6005 where this system does not tell who owns a connection, and not everybody is served.
 pub fn admit(users: &Users) -> Result<Option<Admit>, Problem> {
-    let Users::These(also) = users else { return Ok(None) };
     let me = rustix::process::geteuid().as_raw();
-    let source = Source::find().map_err(|error| {
-        Problem::new("M6005", Exit::Failed, "it cannot be told whose programs connect")
-            .why(format!("this system does not say who owns a connection: {error}"))
-            .attempt("micro network --allow-users '*'", "serve every user of this machine")
-    })?;
-    let also = also.clone();
+    let source = match (Source::find(), users) {
+        (Ok(source), _) => source,
+        (Err(error), Users::Everybody) => {
+            tracing::warn!(%error, "it cannot be told whose programs connect: none may write");
+            return Ok(None);
+        }
+        (Err(error), Users::These(_)) => {
+            let what = "it cannot be told whose programs connect";
+            return Err(Problem::new("M6005", Exit::Failed, what)
+                .why(format!("this system does not say who owns a connection: {error}"))
+                .attempt("micro network --allow-users '*'", "serve every user of this machine"));
+        }
+    };
+    let users = users.clone();
     Ok(Some(Arc::new(move |peer, local| {
         if !peer.ip().to_canonical().is_loopback() {
             return Ok(Served::Other);
@@ -60,8 +69,11 @@ pub fn admit(users: &Users) -> Result<Option<Admit>, Problem> {
         });
         match owner {
             Some(uid) if uid == me || uid == ROOT => Ok(Served::Owner),
-            Some(uid) if also.contains(&uid) => Ok(Served::Other),
-            uid => Err(Stranger { uid, owner: me }),
+            uid => match (&users, uid) {
+                (Users::Everybody, _) => Ok(Served::Other),
+                (Users::These(also), Some(uid)) if also.contains(&uid) => Ok(Served::Other),
+                (Users::These(_), uid) => Err(Stranger { uid, owner: me }),
+            },
         }
     })))
 }
@@ -144,6 +156,16 @@ mod tests {
             let ends = Ends { own, peer: SocketAddr::from(([127, 0, 0, 1], 9)) };
             assert_eq!(source.owner(ends).unwrap(), None, "{source:?}");
         }
+    }
+
+    #[test]
+    fn where_everybody_is_served_the_owner_is_still_known() {
+        let admit = admit(&Users::Everybody).unwrap().unwrap();
+        let (listener, own, ends) = connected("127.0.0.1");
+        assert_eq!(admit(ends.own, ends.peer).unwrap(), Served::Owner);
+        let (_kept, _) = listener.accept().unwrap();
+        drop(own);
+        assert_eq!(admit(ends.own, ends.peer).unwrap(), Served::Other, "whose is not known");
     }
 
     #[test]

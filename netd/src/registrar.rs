@@ -27,13 +27,14 @@ impl ToRouter {
 fn refused(refusal: Refusal) -> RegistrarError {
     match refusal {
         Refusal::Leaving => RegistrarError::Unavailable,
-        Refusal::NotGranted
-        | Refusal::Expired
-        | Refusal::TooManyServices
+        Refusal::TooManyServices
         | Refusal::TooManyInstances
         | Refusal::TooLarge
+        | Refusal::Malformed(_) => RegistrarError::TooMuch(refusal.to_string()),
+        Refusal::NotGranted
+        | Refusal::Expired
         | Refusal::StaleRules(_)
-        | Refusal::Malformed(_)
+        | Refusal::TooManyRules
         | Refusal::ForeignNode => RegistrarError::Refused(refusal.to_string()),
     }
 }

@@ -6,7 +6,8 @@
 //!   credential  its grant, newest            issuer       its appointment as issuer
 //!   reset.key   stateless reset (RFC 9000)   tickets      the issuer's ledger
 //!   epoch       the life it is in            peers        last-known members, to find back
-//!   rules       rules this node wrote
+//!   store       records of programs                 labels     labels set by command
+//!   rules       rules it keeps for the network      revisions  how far those of the etcd face went
 //! ```
 //!
 //! Every file is 0600 and replaced whole: written beside, synced, renamed. A node that cannot write
@@ -24,7 +25,7 @@ use tunnel::durable::Prepared;
 
 use crate::error::{Exit, Problem};
 
-/// Bytes of any file kept here: no more are read, and nothing larger is written.
+/// Bytes of a file kept here, unless its owner says otherwise: no more are read.
 pub const MAX_FILE: u64 = 1 << 20;
 
 /// The state directory of one node, held by this process alone.
@@ -106,6 +107,14 @@ impl State {
     /// # Errors
     /// [`StateError::File`] when it is there and cannot be read, or is no plain file of ours.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
+        self.read_up_to(name, MAX_FILE)
+    }
+
+    /// As [`State::read`], up to so many bytes.
+    ///
+    /// # Errors
+    /// As [`State::read`].
+    pub fn read_up_to(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, StateError> {
         let path = self.path(name);
         let failed = |error| StateError::File { path: path.clone(), error };
         // No following: a link put there must not make this node read another file.
@@ -116,7 +125,7 @@ impl State {
             Err(error) => return Err(failed(error)),
         };
         let mut bytes = Vec::new();
-        file.take(MAX_FILE).read_to_end(&mut bytes).map_err(failed)?;
+        file.take(most).read_to_end(&mut bytes).map_err(failed)?;
         Ok(Some(bytes))
     }
 

@@ -146,3 +146,68 @@ fn a_user_that_does_not_exist_is_told_before_anything_starts() {
     assert_eq!(ran.code, 2, "{ran:?}");
     assert!(ran.err.contains("there is no user \"no-such-user\" in /etc/passwd"), "{ran:?}");
 }
+
+/// The `grpc-status` and the error, if any, of one call to a service of the node's own.
+fn own(address: &str, path: &str, message: &[u8]) -> (String, String) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::post(format!("http://micro{path}"))
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
+        let (answer, mut body) = send.send_request(request, false).unwrap();
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        body.send_data([&[0], &length[..], message].concat().into(), true).unwrap();
+        let (head, mut body) = answer.await.unwrap().into_parts();
+        while let Some(data) = body.data().await {
+            body.flow_control().release_capacity(data.unwrap().len()).unwrap();
+        }
+        let trailers = body.trailers().await.unwrap().unwrap_or(head.headers);
+        let text = |name| {
+            let value = trailers.get(name).map(http::HeaderValue::as_bytes);
+            String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
+        };
+        (text("grpc-status"), text("grpc-message"))
+    })
+}
+
+#[test]
+fn where_everybody_is_served_only_the_owner_writes_rules_and_routes() {
+    use prost::Message as _;
+    use proto::micro::{router, rules};
+    if !can_be_others() {
+        return;
+    }
+    let ada = User::new();
+    for users in ["*", "nobody"] {
+        let node = ada.up("a", &["--allow-users", users]);
+        let proxy = node.proxy();
+        let file = "service = \"orders\"\n[[rule]]\nname = \"r\"\nthen.retries = 1\n".to_owned();
+        let apply = rules::ApplyRequest { file, ..Default::default() }.encode_to_vec();
+        let (service, address) = ("orders".to_owned(), "127.0.0.1:9".to_owned());
+        let route = router::Route { service, address, ..Default::default() }.encode_to_vec();
+        let of = rules::RemoveRequest { service: "orders".to_owned() }.encode_to_vec();
+        let writes = [
+            ("/go.micro.rules.Rules/Apply", &apply),
+            ("/go.micro.router.Table/Create", &route),
+            ("/go.micro.router.Table/Delete", &route),
+            ("/go.micro.rules.Rules/Remove", &of),
+        ];
+        for (path, message) in writes {
+            let (status, why) = being(NOBODY, || own(&proxy, path, message));
+            assert_eq!(status, "7", "{users} {path}: {why}");
+            assert!(why.contains("user who runs the node"), "{why}");
+        }
+        let (status, why) = being(NOBODY, || own(&proxy, "/go.micro.rules.Rules/List", b""));
+        assert_eq!(status, "0", "reading is for all: {why}");
+        // The node runs as root here, and so does this test.
+        for (path, message) in writes {
+            let (status, why) = own(&proxy, path, message);
+            assert_eq!(status, "0", "{users} {path}: {why}");
+        }
+        node.kill();
+    }
+}

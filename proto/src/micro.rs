@@ -55,3 +55,31 @@ package!(
     errors,
     "errors"
 );
+package!(
+    /// `etcdserverpb`: the part of etcd that is a registry.
+    etcd,
+    "etcdserverpb"
+);
+package!(
+    /// `go.micro.store`: records by key.
+    store,
+    "go.micro.store"
+);
+package!(
+    /// `go.micro.auth`: accounts and tokens.
+    auth,
+    "go.micro.auth"
+);
+package!(
+    /// `router`: what micro v3 asks of routes.
+    router_v3,
+    "router"
+);
+
+/// Where generated code of another package looks for what is above.
+#[doc(hidden)]
+pub mod go {
+    pub mod micro {
+        pub use crate::micro::router;
+    }
+}

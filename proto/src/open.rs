@@ -61,6 +61,20 @@ pub struct Open {
     pub idempotent: bool,
     /// The caller wants to know where the time goes: the response says it.
     pub explain: bool,
+    /// How many messages the call has, where the caller's protocol says so.
+    pub messages: Messages,
+}
+
+/// How many messages of a gRPC exchange go each way. gRPC itself does not say; MUCP does, and needs it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Messages {
+    /// Nobody said.
+    #[default]
+    Unknown,
+    /// One each way.
+    One,
+    /// Any number each way, at any time.
+    Many,
 }
 
 impl Open {
@@ -77,6 +91,7 @@ impl Open {
             trace: Bytes::new(),
             idempotent: false,
             explain: false,
+            messages: Messages::Unknown,
         }
     }
 
@@ -94,6 +109,7 @@ impl Open {
         wire::put_bytes(&mut body, 7, &self.trace);
         wire::put_int(&mut body, 8, u64::from(self.idempotent));
         wire::put_int(&mut body, 9, u64::from(self.explain));
+        wire::put_int(&mut body, 10, self.messages.code());
         varint::put(out, body.len() as u64);
         out.extend_from_slice(&body);
     }
@@ -156,10 +172,29 @@ impl Open {
                 7 => open.trace = value.bytes("trace", 128)?,
                 8 => open.idempotent = value.int("idempotent")? != 0,
                 9 => open.explain = value.int("explain")? != 0,
+                10 => open.messages = Messages::from_code(value.int("messages")?),
                 tag => wire::unknown(tag)?,
             }
         }
         Ok(open)
+    }
+}
+
+impl Messages {
+    const fn code(self) -> u64 {
+        match self {
+            Self::Unknown => 0,
+            Self::One => 1,
+            Self::Many => 2,
+        }
+    }
+
+    const fn from_code(code: u64) -> Self {
+        match code {
+            1 => Self::One,
+            2 => Self::Many,
+            _ => Self::Unknown,
+        }
     }
 }
 
@@ -202,6 +237,7 @@ mod tests {
             budget: 4_998_687,
             idempotent: true,
             explain: true,
+            messages: Messages::Many,
             ..Open::new(OpenKind::Exchange)
         }
     }

@@ -269,6 +269,13 @@ pub struct BadRule {
 }
 
 impl RuleSet {
+    /// Who wrote it, whoever tells it; `None` where it does not say.
+    #[must_use]
+    pub fn author(&self) -> Option<NodeId> {
+        let last = self.history.last().filter(|last| last.revision == self.revision);
+        last.and_then(|last| last.author)
+    }
+
     /// Whether two sets decide alike, whatever their revisions.
     #[must_use]
     pub fn says_the_same(&self, other: &Self) -> bool {

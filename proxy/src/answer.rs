@@ -128,7 +128,14 @@ fn micro_code(error: &Error) -> u16 {
 }
 
 /// `google.rpc.Status` with one detail, an `errors.Error` of go-micro (contract, errors).
-fn details(status: u8, message: &str, id: &str, code: u16, detail: &str, reason: &str) -> Vec<u8> {
+pub(crate) fn details(
+    status: u8,
+    message: &str,
+    id: &str,
+    code: u16,
+    detail: &str,
+    reason: &str,
+) -> Vec<u8> {
     let mut error = BytesMut::new();
     put_text(&mut error, 1, id.as_bytes());
     put_int(&mut error, 2, u64::from(code));
@@ -166,7 +173,7 @@ fn put_varint(out: &mut BytesMut, mut value: u64) {
 }
 
 /// Percent-encodes what `grpc-message` cannot hold (gRPC over HTTP/2, "Percent-Byte-Unencoded").
-fn percent(text: &str) -> String {
+pub(crate) fn percent(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 16);
     for byte in text.bytes() {
         match byte {

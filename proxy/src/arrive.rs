@@ -21,6 +21,7 @@ use crate::carry::{Failed, Reply, leg, outcome};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::explain::AtNode;
+use crate::explain::State;
 use crate::frames::{FrameSink, HeadError, PartReader};
 use crate::metrics::{Face, Outcome};
 use crate::proxy::Shared;
@@ -98,7 +99,7 @@ async fn begin(
     let grpc = is_grpc(&head.headers);
     if grpc && instance.protocol == Protocol::Http1 {
         let (service, selector) = (service.to_string(), "gRPC".to_owned());
-        return Err(Error::NoMatch { service, selector, mismatch: None });
+        return Err(Error::NoMatch { service, selector, state: State::Lacks, mismatch: None });
     }
     let mut at = shared.take(&service, instance.key)?;
     let before = open.explain.then(|| began.elapsed());
@@ -106,7 +107,13 @@ async fn begin(
     let source = Source::new(Body::stream(reader), message, &shared.metrics.up);
     let source = Box::new(source);
     let address = &instance.address;
-    let sent = leg::local(&shared.deliver, address, instance.protocol, head, source, deadline);
+    let messages = if instance.protocol == Protocol::Mucp {
+        shared.messages(service.as_str(), &head, open.messages)
+    } else {
+        open.messages
+    };
+    let (deliver, protocol) = (&shared.deliver, instance.protocol);
+    let sent = leg::local(deliver, address, protocol, head, source, messages, deadline);
     let mut reply = match sent.await {
         Ok(reply) => reply,
         Err(Failed { error, .. }) => {

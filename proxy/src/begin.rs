@@ -8,6 +8,7 @@ use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Uri};
 use proto::Selector;
 use proto::name::WILDCARD;
+use proto::open::Messages;
 use router::Routes;
 
 use crate::body::Body;
@@ -34,6 +35,8 @@ pub(crate) struct Beside {
     pub(crate) from: From,
     /// Until when the caller waits.
     pub(crate) deadline: Deadline,
+    /// How many messages the call has, where the caller's protocol says so.
+    pub(crate) messages: Messages,
     /// `Micro-Route`, if the caller asked for it, whether or not the call succeeded. Boxed, for it is
     /// rare.
     pub(crate) route: Option<Box<HeaderValue>>,
@@ -128,6 +131,7 @@ impl Shared {
             selector,
             form,
             idempotent,
+            messages: beside.messages,
             ruled,
             via,
             named,
@@ -171,6 +175,10 @@ impl Shared {
         ignored: &mut Vec<Ignored>,
     ) -> Result<Meaning, Error> {
         let routes = self.routes.load();
+        let of_v3 = grpc && self.own.is_some() && Own::has_method(head.path.path());
+        if of_v3 {
+            return Ok(Meaning::Own);
+        }
         let mut known = None;
         for name in target::names(head, grpc) {
             if grpc && self.own.is_some() && Own::has(name) {

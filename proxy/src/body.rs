@@ -171,6 +171,11 @@ impl Body {
         polled
     }
 
+    /// Whether a service of ours made it: its own bounds hold for it.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self.0, Kind::Other(_))
+    }
+
     /// Whether it is known that nothing follows, not even trailers.
     #[must_use]
     pub fn is_end(&self) -> bool {

@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::detect::{self, Captured, From, Protocol};
 use crate::metrics::Turned;
 use crate::proxy::{Served, Shared, drained};
 use crate::turn_away::turn_away;
-use crate::{connect, http1, http2, socket, socks};
+use crate::{connect, http1, http2, mucp, socket, socks};
 
 /// Pause after the system gave no socket: long enough not to spin, short enough that nobody
 /// notices once there are sockets again.
@@ -111,7 +112,7 @@ impl Reserve {
 
 /// Serves one connection. `peer` is what `accept` said: of a connection that was reset since, the
 /// socket does not tell it any more, and what was sent on it before can still be read.
-async fn connection(shared: &Arc<Shared>, mut stream: TcpStream, peer: SocketAddr) {
+async fn connection(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
     socket::tune(&stream);
     let mut from = From { local: peer.ip().to_canonical().is_loopback(), owner: false };
     if let Some(admit) = &shared.admit {
@@ -121,16 +122,43 @@ async fn connection(shared: &Arc<Shared>, mut stream: TcpStream, peer: SocketAdd
             Err(stranger) => return turn_away(shared, stream, stranger).await,
         }
     }
-    let detected = detect::protocol(&mut stream);
+    let anew = recognised(shared, stream, BytesMut::new(), from, false).await;
+    if let Some((stream, read)) = anew {
+        // Once: whoever comes to us through us a second time goes in circles.
+        Box::pin(recognised(shared, stream, read, from, true)).await;
+    }
+}
+
+/// Serves one connection, of which `read` was read already, by what it speaks. Gives back one that is
+/// to begin anew, unless it is the second time (`again`).
+async fn recognised(
+    shared: &Arc<Shared>,
+    mut stream: TcpStream,
+    read: BytesMut,
+    from: From,
+    again: bool,
+) -> Option<(TcpStream, BytesMut)> {
+    let detected = detect::protocol(&mut stream, read);
     let detected = tokio::time::timeout(shared.limits.first_bytes, detected).await;
     match detected {
         Ok(Ok((Protocol::Http2, seen))) => {
             http2::serve(shared, Captured::new(stream, seen, from)).await;
         }
         Ok(Ok((Protocol::Http1, seen))) => {
-            http1::serve(shared, Captured::new(stream, seen, from)).await;
+            let most = shared.limits.head as usize;
+            let recognised = mucp::recognise(&mut stream, seen, most);
+            match tokio::time::timeout(shared.limits.head_wait, recognised).await {
+                Ok(Ok((true, seen))) => Box::pin(mucp::serve(shared, stream, seen, from)).await,
+                Ok(Ok((false, seen))) => {
+                    http1::serve(shared, Captured::new(stream, seen, from)).await;
+                }
+                Ok(Err(_)) => {}
+                Err(_) => shared.metrics.turned(Turned::Silent),
+            }
         }
-        Ok(Ok((Protocol::Connect, seen))) => connect::serve(shared, stream, seen).await,
+        Ok(Ok((Protocol::Connect, seen))) => {
+            return connect::serve(shared, stream, seen, again).await;
+        }
         Ok(Ok((Protocol::Socks, seen))) => socks::serve(shared, stream, seen).await,
         Ok(Ok((Protocol::Unknown, _))) => {
             shared.metrics.turned(Turned::Unknown);
@@ -140,4 +168,5 @@ async fn connection(shared: &Arc<Shared>, mut stream: TcpStream, peer: SocketAdd
         Ok(Err(_)) => {}
         Err(_) => shared.metrics.turned(Turned::Silent),
     }
+    None
 }

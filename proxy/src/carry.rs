@@ -9,7 +9,8 @@ pub(crate) mod raw;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use proto::open::OpenKind;
+use proto::open::{Messages, OpenKind};
+use proto::record::Protocol;
 use proto::{Open, Selector};
 use smallvec::SmallVec;
 
@@ -38,6 +39,8 @@ pub(crate) struct Call {
     pub(crate) form: Form,
     /// Its caller said that doing it twice does no harm.
     pub(crate) idempotent: bool,
+    /// How many messages it has, where that is known.
+    pub(crate) messages: Messages,
     /// What a rule says of it.
     pub(crate) ruled: Option<Box<Ruled>>,
     /// Which routes it may take, where its caller says so.
@@ -211,8 +214,13 @@ impl Shared {
             } else {
                 Box::new(call.head.take())
             };
-            leg::local(&self.deliver, &chosen.address, chosen.protocol, head, source, deadline)
-                .await
+            let messages = if chosen.protocol == Protocol::Mucp {
+                self.messages(&call.service, &head, call.messages)
+            } else {
+                call.messages
+            };
+            let (address, protocol) = (&chosen.address, chosen.protocol);
+            leg::local(&self.deliver, address, protocol, head, source, messages, deadline).await
         } else {
             let open = open(call, &chosen, deadline);
             leg::remote(&self.tunnel, chosen.node, &open, &call.head, source, deadline).await
@@ -257,6 +265,7 @@ fn open(call: &Call, chosen: &Chosen, deadline: &Deadline) -> Box<Open> {
         trace: short(text(TRACEPARENT), 128),
         idempotent: call.idempotent,
         explain: call.trace.is_some(),
+        messages: call.messages,
         ..Open::new(OpenKind::Exchange)
     })
 }

@@ -26,31 +26,58 @@ use crate::{outside, target, tcp, turn_away};
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 const FIELDS: usize = proto::head::MAX_FIELDS;
 
-/// Serves one connection, of which `seen` was read already, until it has ended.
-pub(crate) async fn serve(shared: &Arc<Shared>, mut stream: TcpStream, seen: Bytes) {
+/// Serves one connection, of which `seen` was read already, until it has ended. One for this proxy
+/// itself is given back with what was read behind its head, unless that happened before (`again`): what
+/// follows is as on any connection. Go programs send even what they ask of their registry through their
+/// proxy (contract, clients 8).
+pub(crate) async fn serve(
+    shared: &Arc<Shared>,
+    mut stream: TcpStream,
+    seen: Bytes,
+    again: bool,
+) -> Option<(TcpStream, BytesMut)> {
     let began = Instant::now();
     let mut read = BytesMut::from(seen);
     let head = head(&mut stream, &mut read, shared.limits.head as usize);
     let head = match tokio::time::timeout(shared.limits.head_wait, head).await {
         Ok(Ok(head)) => head,
         // Gone before it said what it wants, or too slow to.
-        Ok(Err(None)) | Err(_) => return,
-        Ok(Err(Some(error))) => return fail(shared, stream, &error, &Form::Text, began).await,
+        Ok(Err(None)) | Err(_) => return None,
+        Ok(Err(Some(error))) => {
+            fail(shared, stream, &error, &Form::Text, began).await;
+            return None;
+        }
     };
+    if !again && is_for_us(shared, &head) {
+        stream.write_all(ESTABLISHED).await.ok()?;
+        return Some((stream, read));
+    }
     let form = Form::of(&head.headers, false);
     let counted = shared.calls.enter(shared.limits.calls);
     let connected = match (&counted, stream.local_addr()) {
         (Some(_), Ok(local)) => begin(shared, head, local).await,
-        (Some(_), Err(_)) => return,
+        (Some(_), Err(_)) => return None,
         (None, _) => Err(Error::Overloaded { what: "this node is", limit: shared.limits.calls }),
     };
     let connected = match connected {
         Ok(connected) => connected,
-        Err(error) => return fail(shared, stream, &error, &form, began).await,
+        Err(error) => {
+            fail(shared, stream, &error, &form, began).await;
+            return None;
+        }
     };
     if stream.write_all(ESTABLISHED).await.is_ok() {
         tcp::carry(shared, stream, read.freeze(), connected, began).await;
     }
+    None
+}
+
+/// Whether the target is an address at which this proxy listens.
+fn is_for_us(shared: &Shared, head: &RequestHead) -> bool {
+    let Some(authority) = &head.authority else { return false };
+    let host = authority.host().trim_matches(['[', ']']);
+    let (Ok(ip), Some(port)) = (host.parse(), authority.port_u16()) else { return false };
+    shared.deliver.is_own(SocketAddr::new(ip, port)) && !target::is_cross_site(head)
 }
 
 /// A connection to what `head` names.
@@ -72,6 +99,9 @@ async fn begin(
         // Ours are spoken to in gRPC, at this port.
         Ok(Meaning::Own) => Err(Error::NoService(host)),
         Err(Error::NoService(_)) if outside::is_outside(&host) && outside::may_leave(local) => {
+            if let Some(meant) = shared.meant_by_address(&host, port) {
+                return shared.connect(meant, head.headers).await;
+            }
             let socket = shared.leave(&host, port).await?;
             Ok(Connected { peer: Peer::Near(socket), at: None })
         }

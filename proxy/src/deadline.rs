@@ -125,7 +125,7 @@ pub(crate) fn rewrite(headers: &mut HeaderMap, left: Duration) {
     }
 }
 
-fn grpc_value(left: Duration) -> HeaderValue {
+pub(crate) fn grpc_value(left: Duration) -> HeaderValue {
     let (number, unit) = match left.as_micros() {
         micros @ 0..100_000_000 => (micros, 'u'),
         micros if micros / 1_000 < 100_000_000 => (micros / 1_000, 'm'),

@@ -2,6 +2,7 @@
 
 pub(crate) mod http1;
 pub(crate) mod http2;
+pub(crate) mod mucp;
 mod resets;
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use tokio::net::TcpStream;
 
 use crate::error::Error;
 use crate::limits::Limits;
+use crate::mucp::socket::Room;
 use crate::socket;
 
 /// Addresses with connections that are remembered; those without any are forgotten first.
@@ -23,6 +25,8 @@ const MAX_HOSTS: usize = 16_384;
 pub(crate) struct Deliver {
     hosts: Mutex<HashMap<Arc<str>, Arc<Host>, foldhash::fast::RandomState>>,
     limits: Arc<Limits>,
+    /// For large messages of MUCP.
+    room: Room,
     /// Where this proxy itself listens: never dialled, for the call would come back for ever.
     own: Arc<Mutex<Vec<SocketAddr>>>,
 }
@@ -47,18 +51,24 @@ pub(crate) struct Host {
     pub(crate) address: Arc<str>,
     pub(crate) http2: http2::Pool,
     pub(crate) http1: http1::Pool,
+    pub(crate) mucp: mucp::Pool,
     limits: Arc<Limits>,
 }
 
 impl Deliver {
-    pub(crate) fn new(limits: Arc<Limits>) -> Self {
-        Self { hosts: Mutex::default(), limits, own: Arc::default() }
+    pub(crate) fn new(limits: Arc<Limits>, room: Room) -> Self {
+        Self { hosts: Mutex::default(), limits, room, own: Arc::default() }
     }
 
     /// Takes note of an address at which this proxy listens, until what it gives is dropped.
     pub(crate) fn listens(&self, address: SocketAddr) -> Listens {
         self.own.lock().push(address);
         Listens { own: Arc::clone(&self.own), address }
+    }
+
+    /// Whether dialling `address` would reach this proxy.
+    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
+        self.own.lock().iter().any(|own| is_same_listener(*own, address))
     }
 
     /// The connections to `address`.
@@ -68,12 +78,15 @@ impl Deliver {
             return Arc::clone(host);
         }
         if hosts.len() >= MAX_HOSTS {
-            hosts.retain(|_, host| !host.http2.is_empty() || !host.http1.is_empty());
+            hosts.retain(|_, host| {
+                !(host.http2.is_empty() && host.http1.is_empty() && host.mucp.is_empty())
+            });
         }
         let host = Arc::new(Host {
             address: Arc::clone(address),
             http2: http2::Pool::default(),
             http1: http1::Pool::default(),
+            mucp: mucp::Pool::default(),
             limits: Arc::clone(&self.limits),
         });
         hosts.insert(Arc::clone(address), Arc::clone(&host));
@@ -99,7 +112,7 @@ impl Deliver {
     ) -> Result<TcpStream, Error> {
         let refused = |why: String| Error::Refused { instance: address.to_owned(), why };
         if let Ok(address) = address.parse::<SocketAddr>()
-            && self.own.lock().iter().any(|own| is_same_listener(*own, address))
+            && self.is_own(address)
         {
             return Err(Error::TooManyHops);
         }

@@ -36,9 +36,15 @@ pub(crate) enum Protocol {
     Unknown,
 }
 
-/// Reads until the protocol is known. The caller bounds the time.
-pub(crate) async fn protocol(socket: &mut TcpStream) -> io::Result<(Protocol, Bytes)> {
-    let mut seen = BytesMut::with_capacity(FIRST);
+/// Reads until the protocol is known; `seen` was read already. The caller bounds the time.
+pub(crate) async fn protocol(
+    socket: &mut TcpStream,
+    mut seen: BytesMut,
+) -> io::Result<(Protocol, Bytes)> {
+    seen.reserve(FIRST);
+    if let Some(protocol) = recognise(&seen).filter(|_| !seen.is_empty()) {
+        return Ok((protocol, seen.freeze()));
+    }
     loop {
         if socket.read_buf(&mut seen).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

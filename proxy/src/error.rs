@@ -6,6 +6,7 @@ use proto::selector::BadSelector;
 use proto::{Fault, NodeId};
 use router::Mismatch;
 
+use crate::explain::State;
 use crate::message::TooLong;
 use crate::proxy::Stranger;
 
@@ -23,6 +24,8 @@ pub enum Error {
         service: String,
         /// What was asked for.
         selector: String,
+        /// What the instances are instead, in the word of an explanation.
+        state: State,
         /// What there is instead, where it is a matter of labels.
         mismatch: Option<Box<Mismatch>>,
     },
@@ -166,6 +169,38 @@ impl Error {
         }
     }
 
+    /// Why there is no instance, in the word of an explanation; `None` for all that is not about that.
+    #[must_use]
+    pub fn state(&self) -> Option<State> {
+        match self {
+            Self::NoService(_) => Some(State::Unknown),
+            Self::NoMatch { state, .. } => Some(*state),
+            Self::NoPath(_) => Some(State::Unreachable),
+            Self::Overloaded { .. } => Some(State::LimitReached),
+            Self::Unreachable { .. }
+            | Self::Refused { .. }
+            | Self::TurnedAway(_)
+            | Self::Deadline
+            | Self::Saturated { .. }
+            | Self::RateLimited { .. }
+            | Self::Aborted { .. }
+            | Self::LinkLost(_)
+            | Self::TooManyHops
+            | Self::Malformed(_)
+            | Self::Filter { .. }
+            | Self::TooLong(_)
+            | Self::HeadTooLarge(_)
+            | Self::NotAllowed(_)
+            | Self::Stranger(_)
+            | Self::InstanceLost { .. }
+            | Self::InstanceProtocol { .. }
+            | Self::BrokeOff(_)
+            | Self::Draining
+            | Self::Cancelled
+            | Self::Fault(_) => None,
+        }
+    }
+
     /// Whether the service has certainly not seen the request: another instance may be tried.
     #[must_use]
     pub fn is_unseen(&self) -> bool {
@@ -236,6 +271,19 @@ impl Error {
     /// What else a person should read, a line each: why, and what to try.
     #[must_use]
     pub fn advice(&self) -> Option<String> {
+        let lines = |why: &str, attempt: &str| Some(format!("  why   {why}\n  try   {attempt}"));
+        if let Self::HeadTooLarge(_) = self {
+            return lines(
+                "names and values of all headers count together; metadata of go-micro are headers",
+                "send it in the body",
+            );
+        }
+        if let Self::Filter { header, .. } = self {
+            return lines(
+                "what says where a call is to go is obeyed or refused, never ignored",
+                &format!("micro network why SERVICE --header {header}=VALUE"),
+            );
+        }
         let Self::Stranger(stranger) = self else { return None };
         let user = stranger.uid.map_or_else(|| "UID".to_owned(), |uid| uid.to_string());
         Some(format!(

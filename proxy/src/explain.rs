@@ -6,6 +6,7 @@
 
 mod route;
 mod said;
+mod state;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::route::Trace;
 pub use self::route::{AtNode, Attempt, MAX_ROUTE, Route};
+pub use self::state::State;
 
 use crate::balance::{Considered, Pool, Verdict, What};
 use crate::carry::{Form, delivers};
@@ -57,6 +59,10 @@ pub struct Explanation {
     /// Why there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub none: Option<String>,
+    /// The same in a word ([`State::name`]), as the metric `micro_proxy_no_instance_total` counts
+    /// it; absent where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// What changed last among the instances, the latest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<Changed>,
@@ -110,8 +116,7 @@ pub struct Candidate {
     pub cost_us: Option<u64>,
     /// Whether the call goes to one of these.
     pub nearest: bool,
-    /// The verdict in a word, for programs: `chosen`, `nearest`, `farther`, `not-preferred`,
-    /// `lacks`, `unreachable`, `protocol`, `other-route`, or one of [`Verdict::name`].
+    /// The verdict in a word, for programs: [`State::name`]. Nodes of newer releases may know more.
     pub state: String,
     /// The verdict, for people; begins with `in`, `out` or `chosen`.
     pub verdict: String,
@@ -202,9 +207,12 @@ impl Shared {
         let instances = table.map_or(&[][..], |table| &table.instances);
         let form = match spoken {
             Spoken::Grpc => Form::Grpc,
-            // What speaks nothing else is asked about for its bytes.
+            // What speaks nothing else is asked about in what it speaks.
             Spoken::Http if instances.iter().all(|one| one.protocol == Protocol::Tcp) => {
                 Form::Bytes
+            }
+            Spoken::Http if instances.iter().all(|one| one.protocol == Protocol::Mucp) => {
+                Form::Grpc
             }
             Spoken::Http => Form::Http,
         };
@@ -225,18 +233,20 @@ impl Shared {
         let of = |key: u64| seen.iter().find(|one| one.key == key);
         let also = |key: u64| of(key).or_else(|| wider.iter().find(|one| one.key == key));
         let mut candidates = Vec::with_capacity(told.candidates.len());
+        let mut states = Vec::with_capacity(told.candidates.len());
         for (one, instance) in told.candidates.iter().zip(instances) {
             let verdict = of(one.key.0).map(|considered| considered.verdict);
             let taken = chosen == Some(one.key.0);
             let (state, verdict) = if taken {
-                ("chosen", "chosen".to_owned())
+                (State::Chosen, "chosen".to_owned())
             } else if one.verdict.fits() && !spoken_by(instance) {
-                ("protocol", said::undelivered(instance.protocol, spoken))
+                (State::Protocol, said::undelivered(instance.protocol, spoken))
             } else if let Some(via) = via.filter(|_| one.verdict.fits() && !on_way(instance)) {
-                ("other-route", format!("out: not by {}", via.said()))
+                (State::OtherRoute, format!("out: not by {}", via.said()))
             } else {
                 said::verdict(&one.verdict, verdict.as_ref(), also(one.key.0), now)
             };
+            states.push(state);
             candidates.push(Candidate {
                 instance: one.instance.clone(),
                 address: one.address.clone(),
@@ -244,12 +254,18 @@ impl Shared {
                 node_name: name(&one.node),
                 cost_us: one.cost.is_finite().then(|| u64::from(one.cost.as_micros())),
                 nearest: false,
-                state: state.to_owned(),
+                state: String::new(),
                 verdict,
                 load: also(one.key.0).map(|seen| load(seen, one.cost.as_micros())),
             });
         }
-        mark_nearest(&mut candidates, instances);
+        mark_nearest(&mut candidates, &mut states, instances);
+        let reason = match decision.lookup {
+            Lookup::Unknown => Some(State::Unknown),
+            Lookup::NoMatch(_) => Some(State::Lacks),
+            Lookup::Unreachable(_) => Some(State::Unreachable),
+            Lookup::Found(_) => none_of(&states, via.is_some()),
+        };
         let changed = changes.iter().map(|change| {
             let known = instances.iter().find(|one| one.key.0 == change.key);
             Changed {
@@ -272,6 +288,7 @@ impl Shared {
             ignored: Vec::new(),
             candidates,
             exist: told.exist as u64,
+            reason: reason.map(|reason| reason.name().to_owned()),
             none: told.mismatch.map(|mismatch| mismatch.to_string()),
             changed: changed.collect(),
         }
@@ -280,35 +297,36 @@ impl Shared {
 
 /// Marks those that the call goes to one of: the nearest that take it; where none does, the nearest
 /// of all that fit, for one of them is asked all the same.
-fn mark_nearest(candidates: &mut [Candidate], instances: &[Instance]) {
-    let takes = |one: &Candidate| {
-        matches!(&*one.state, "chosen" | "nearest" | "farther" | "slow-start" | "other-locality")
+fn mark_nearest(candidates: &mut [Candidate], states: &mut [State], instances: &[Instance]) {
+    let group = |states: &[State], which: fn(State) -> bool| {
+        let mut all = states.iter().zip(instances);
+        all.find(|(state, _)| which(**state)).map(|(_, of)| of.group)
     };
-    let asked = |one: &Candidate| {
-        takes(one)
-            || matches!(
-                &*one.state,
-                "ejected" | "refusing" | "half-open" | "probe-due" | "limit-reached"
-            )
+    let (which, group): (fn(State) -> bool, _) = match group(states, State::takes) {
+        Some(group) => (State::takes, Some(group)),
+        None => (State::is_asked, group(states, State::is_asked)),
     };
-    let group = |which: &dyn Fn(&Candidate) -> bool| {
-        let mut all = candidates.iter().zip(instances);
-        all.find(|(one, _)| which(one)).map(|(_, of)| of.group)
-    };
-    let (which, group): (&dyn Fn(&Candidate) -> bool, _) = match group(&takes) {
-        Some(group) => (&takes, Some(group)),
-        None => (&asked, group(&asked)),
-    };
-    let near: Vec<bool> = candidates
-        .iter()
-        .zip(instances)
-        .map(|(one, of)| which(one) && Some(of.group) == group)
-        .collect();
-    for (one, near) in candidates.iter_mut().zip(near) {
-        one.nearest = near;
-        if near && one.state == "farther" {
+    for ((one, state), of) in candidates.iter_mut().zip(states).zip(instances) {
+        one.nearest = which(*state) && Some(of.group) == group;
+        if one.nearest && *state == State::Farther {
             // Those before it are out.
-            (one.state, one.verdict) = ("nearest".to_owned(), "in: the nearest left".to_owned());
+            *state = State::Nearest;
+            "in: the nearest left".clone_into(&mut one.verdict);
+        }
+        state.name().clone_into(&mut one.state);
+    }
+}
+
+/// Why a call goes to none of the instances that were found; `None` where it goes to one. Of a larger
+/// service only the nearest are known.
+fn none_of(states: &[State], by_route: bool) -> Option<State> {
+    let asked = || states.iter().filter(|state| state.is_asked() || **state == State::NotPreferred);
+    match asked().next() {
+        None if states.is_empty() => None,
+        None if by_route => Some(State::OtherRoute),
+        None => Some(State::Protocol),
+        Some(_) => {
+            asked().all(|state| *state == State::LimitReached).then_some(State::LimitReached)
         }
     }
 }

@@ -89,8 +89,8 @@ pub(crate) fn label_key(name: &HeaderName) -> Option<&str> {
         .then_some(key)
 }
 
-/// Headers that decide where a call goes: given twice, the check and the use could differ.
-const ONCE: [HeaderName; 10] = [
+/// Headers that decide where a call goes, or say whose it is: given twice, the check and the use could differ.
+const ONCE: [HeaderName; 13] = [
     MICRO_VERSION,
     MICRO_REGION,
     MICRO_SELECT,
@@ -98,7 +98,10 @@ const ONCE: [HeaderName; 10] = [
     MICRO_NODE,
     MICRO_NAMESPACE,
     MICRO_IDEMPOTENT,
+    MICRO_FROM_SERVICE,
     crate::deadline::GRPC_TIMEOUT,
+    crate::deadline::TIMEOUT,
+    header::AUTHORIZATION,
     header::HOST,
     header::CONTENT_TYPE,
 ];
@@ -292,7 +295,9 @@ mod tests {
 
     #[test]
     fn a_deciding_header_given_twice_is_refused() {
-        for name in ["micro-version", "micro-node", "grpc-timeout", "host"] {
+        let identity = ["micro-from-service", "authorization"];
+        let decide = ["micro-version", "micro-node", "grpc-timeout", "timeout", "host"];
+        for name in identity.into_iter().chain(decide) {
             let mut headers = map(&[(name, "1"), (name, "2")]);
             assert!(clean_request(&mut headers).is_err(), "{name}");
         }

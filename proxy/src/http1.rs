@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::heads::RequestHead;
 use crate::load::InFlight;
 use crate::metrics::{Face, Outcome};
+use crate::mucp;
 use crate::outside;
 use crate::proxy::{Shared, drained};
 use crate::pump::Pump;
@@ -140,6 +141,9 @@ fn check(parts: &http::request::Parts, most: usize) -> Result<http::uri::PathAnd
         |(name, value): (&http::HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
     if parts.headers.iter().map(size).sum::<usize>() > most {
         return Err(Error::HeadTooLarge(most));
+    }
+    if mucp::has_marks(parts.uri.path(), &parts.headers) && parts.method == http::Method::POST {
+        return Err(Error::Malformed(mucp::MISPLACED));
     }
     let hosts = parts.headers.get_all(header::HOST).iter().count();
     // Exactly one, unless the target names it (RFC 9112 §3.2).

@@ -249,7 +249,8 @@ async fn respond_with(
     *response.headers_mut() = headers;
     beside.tell(response.headers_mut());
     let send = respond.send_response(response, whole).map_err(|_| Error::Cancelled)?;
-    let source = Source::new(body, grpc.then_some(shared.limits.message), &shared.metrics.down);
+    let message = (grpc && !body.is_own()).then_some(shared.limits.message);
+    let source = Source::new(body, message, &shared.metrics.down);
     let source = source.of_service();
     let mut download = Pump::new(Box::new(source), Sink::http2(send));
     let moved = if whole {

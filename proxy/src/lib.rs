@@ -2,8 +2,8 @@
 //! instance of the service it names, on this node or another.
 //!
 //! ```text
-//! caller's node    capture → detect → http1 | http2 → target → carry ─┬─ deliver (instance here)
-//!                                                                     └─ frames over a tunnel stream
+//! caller's node    capture → detect → http1 | http2 | mucp → target → carry ─┬─ deliver (here)
+//!                                                                            └─ frames on a stream
 //! service's node   arrive → deliver → the instance
 //! failed           Error → answer, where the caller is; Fault, when another node must say it
 //! ```
@@ -13,7 +13,9 @@
 //! | [`proxy`](crate::Proxy) | the facade: [`Proxy`], [`Config`] |
 //! | `capture`, `detect` | how a connection arrives and what it speaks |
 //! | `http1`, `http2` | one protocol of callers each |
+//! | [`mucp`] | go-micro's own protocol, as a gRPC call to everything behind it |
 //! | `connect`, `socks` | proxies for programs that take one; `outside`: what is not of the network |
+//! | `by_address` | what programs dial that took an address from a registry |
 //! | `tcp`, `splice` | bytes of any protocol, both ways, each with its own end |
 //! | `target`, `host`, `headers` | what a request asks for; what passes and what is stripped |
 //! | `statics`, `via` | routes that local programs made, and go-micro's filters of routes |
@@ -35,6 +37,7 @@ pub mod balance;
 mod begin;
 pub mod body;
 pub mod broker;
+mod by_address;
 mod capture;
 mod carry;
 mod connect;
@@ -53,6 +56,7 @@ pub mod limits;
 mod load;
 mod message;
 mod metrics;
+pub mod mucp;
 pub mod nats;
 mod outside;
 pub mod own;

@@ -11,6 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::balance::Fresh;
 use crate::error::Error;
+use crate::explain::State;
 
 /// How a call reached this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -18,6 +19,7 @@ pub(crate) enum Face {
     Http1,
     Http2,
     Grpc,
+    Mucp,
     Link,
     /// Bytes over TCP.
     Tcp,
@@ -39,8 +41,8 @@ pub(crate) enum Outcome {
     Cancelled,
 }
 
-const FACES: [Face; 6] =
-    [Face::Http1, Face::Http2, Face::Grpc, Face::Link, Face::Tcp, Face::LinkTcp];
+const FACES: [Face; 7] =
+    [Face::Http1, Face::Http2, Face::Grpc, Face::Mucp, Face::Link, Face::Tcp, Face::LinkTcp];
 const OUTCOMES: [Outcome; 8] = [
     Outcome::Answered,
     Outcome::NoService,
@@ -76,43 +78,63 @@ struct TurnedLabels {
     reason: Turned,
 }
 
-/// What became of an instance in the eyes of this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum Turn {
-    Ejected,
-    Refusing,
-    Back,
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: State,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TurnLabels {
-    change: Turn,
+/// Counters by the word that an explanation has for what is counted. A handle.
+#[derive(Clone)]
+struct ByState {
+    family: Family<StateLabels, Counter>,
+    each: [Counter; State::ALL.len()],
+}
+
+impl ByState {
+    /// Of these states; others are not shown.
+    fn of(states: &[State]) -> Self {
+        let family = Family::<StateLabels, Counter>::default();
+        // Shown from the beginning: a rate of what was never there is no number.
+        let each = State::ALL.map(|state| match states.contains(&state) {
+            true => family.get_or_create(&StateLabels { state }).clone(),
+            false => Counter::default(),
+        });
+        Self { family, each }
+    }
+
+    fn add(&self, state: State, count: u32) {
+        self.each[state as usize].inc_by(u64::from(count));
+    }
 }
 
 /// How often instances were put out and came back. A handle.
 #[derive(Clone)]
-pub(crate) struct Instances(Family<TurnLabels, Counter>);
+pub(crate) struct Instances(ByState);
 
 impl Instances {
     fn new() -> Self {
-        let all = Family::<TurnLabels, Counter>::default();
-        for change in [Turn::Ejected, Turn::Refusing, Turn::Back] {
-            // Shown from the beginning: a rate of what was never there is no number.
-            drop(all.get_or_create(&TurnLabels { change }));
-        }
-        Self(all)
+        Self(ByState::of(&[State::Ejected, State::Refusing, State::SlowStart]))
     }
 
     pub(crate) fn count(&self, fresh: Fresh) {
-        for (change, count) in [
-            (Turn::Ejected, fresh.ejected),
-            (Turn::Refusing, fresh.refusing),
-            (Turn::Back, fresh.back),
-        ] {
-            self.0.get_or_create(&TurnLabels { change }).inc_by(u64::from(count));
-        }
+        self.0.add(State::Ejected, fresh.ejected);
+        self.0.add(State::Refusing, fresh.refusing);
+        self.0.add(State::SlowStart, fresh.back);
     }
 }
+
+/// What an instance was that took a call, before it did.
+const TOOK: [State; 4] =
+    [State::Nearest, State::OtherLocality, State::NotPreferred, State::ProbeDue];
+/// Why there was none: [`Error::state`].
+const NONE: [State; 6] = [
+    State::Unknown,
+    State::Lacks,
+    State::Unreachable,
+    State::Protocol,
+    State::OtherRoute,
+    State::LimitReached,
+];
 
 /// Counters of one proxy; the hot ones are looked up once.
 pub(crate) struct Metrics {
@@ -126,6 +148,8 @@ pub(crate) struct Metrics {
     mirror_missed: Counter,
     denied: Counter,
     pub(crate) instances: Instances,
+    chosen: ByState,
+    no_instance: ByState,
     pub(crate) up: Counter,
     pub(crate) down: Counter,
     pub(crate) in_flight: Gauge,
@@ -150,6 +174,8 @@ impl Metrics {
             mirror_missed: Counter::default(),
             denied: Counter::default(),
             instances: Instances::new(),
+            chosen: ByState::of(&TOOK),
+            no_instance: ByState::of(&NONE),
             up: Counter::default(),
             down: Counter::default(),
             in_flight: Gauge::default(),
@@ -172,8 +198,13 @@ impl Metrics {
         registry.register("mirror_missed", help, self.mirror_missed.clone());
         let help = "Further attempts not made, for the budget of the service was used up";
         registry.register("retries_denied", help, self.denied.clone());
-        let help = "Instances put out by failed calls, found to take none, and back again";
-        registry.register("instances", help, self.instances.0.clone());
+        let help =
+            "Instances put out by failed calls, found to take none, and back to begin slowly";
+        registry.register("instances", help, self.instances.0.family.clone());
+        let help = "Attempts of calls, by what the instance was that took them";
+        registry.register("chosen", help, self.chosen.family.clone());
+        let help = "Calls for which there was no instance, by why";
+        registry.register("no_instance", help, self.no_instance.family.clone());
         registry.register("in_flight", "Calls being carried now", self.in_flight.clone());
         registry.register("connections", "Connections of programs", self.connections.clone());
         registry.register_with_unit(
@@ -191,6 +222,18 @@ impl Metrics {
     pub(crate) fn call(&self, face: Face, outcome: Outcome, took: Duration) {
         self.each[face as usize][outcome as usize].inc();
         self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// An instance takes a call; in this state it was found.
+    pub(crate) fn chosen(&self, state: State) {
+        self.chosen.add(state, 1);
+    }
+
+    /// None does.
+    pub(crate) fn no_instance(&self, why: &Error) {
+        if let Some(state) = why.state() {
+            self.no_instance.add(state, 1);
+        }
     }
 
     pub(crate) fn retry(&self) {
@@ -245,6 +288,9 @@ mod tests {
         metrics.call(Face::Link, Outcome::from(&Error::Draining), Duration::from_millis(1));
         metrics.turned(Turned::Silent);
         metrics.instances.count(Fresh { ejected: 2, ..Fresh::default() });
+        metrics.chosen(State::OtherLocality);
+        metrics.no_instance(&Error::NoPath("shop".into()));
+        metrics.no_instance(&Error::Draining);
         metrics.up.inc_by(5);
         metrics.down.inc_by(7);
         let mut text = String::new();
@@ -252,7 +298,10 @@ mod tests {
         for line in [
             "proxy_calls_total{face=\"Link\",outcome=\"Unavailable\"} 1",
             "proxy_turned_away_total{reason=\"Silent\"} 1",
-            "proxy_instances_total{change=\"Ejected\"} 2",
+            "proxy_instances_total{state=\"ejected\"} 2",
+            "proxy_chosen_total{state=\"other-locality\"} 1",
+            "proxy_no_instance_total{state=\"unreachable\"} 1",
+            "proxy_no_instance_total{state=\"limit-reached\"} 0",
             "proxy_request_body_bytes_total 5",
             "proxy_response_body_bytes_total 7",
             "proxy_call_duration_seconds_count 1",

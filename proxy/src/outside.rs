@@ -2,15 +2,17 @@
 //! proxy variable, still reaches the rest of the world.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
+use proto::open::Messages;
 use proto::record::Protocol;
 use tokio::net::TcpStream;
 
-use crate::begin::take_host;
+use crate::begin::{Meant, take_host};
 use crate::body::Body;
-use crate::carry::{Reply, leg};
+use crate::carry::{Call, Form, Reply, leg};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::heads::RequestHead;
@@ -66,7 +68,7 @@ impl Shared {
     /// # Errors
     /// [`Error`] as for an instance of this node.
     pub(crate) async fn begin_outside(
-        &self,
+        self: &Arc<Self>,
         mut head: Box<RequestHead>,
         body: Body,
     ) -> Result<Reply, Error> {
@@ -85,11 +87,45 @@ impl Shared {
         }
         let authority = head.authority.as_ref().ok_or(Error::Malformed("no host"))?;
         let port = authority.port_u16().unwrap_or(HTTP);
+        if let Some(meant) = self.meant_by_address(authority.host(), port) {
+            return self.begin_chosen(head, body, meant).await;
+        }
         let address = format!("{}:{port}", authority.host()).into();
         let source = Box::new(Source::new(body, None, &self.metrics.up));
         let mut none = Deadline::default();
-        let sent = leg::local(&self.deliver, &address, Protocol::Http1, head, source, &mut none);
+        let unknown = Messages::Unknown;
+        let sent =
+            leg::local(&self.deliver, &address, Protocol::Http1, head, source, unknown, &mut none);
         let mut reply = sent.await.map_err(|failed| failed.error)?;
+        headers::clean_response(&mut reply.headers);
+        Ok(reply)
+    }
+
+    /// The same of an instance of the network that the caller chose by its address.
+    async fn begin_chosen(
+        self: &Arc<Self>,
+        head: Box<RequestHead>,
+        body: Body,
+        meant: Meant,
+    ) -> Result<Reply, Error> {
+        let Meant { service, selector, via, named } = meant;
+        let source = Source::new(body, None, &self.metrics.up).replayable(self.limits.replay);
+        let (form, mut deadline) = (Form::Http, Deadline::default());
+        let mut call = Call {
+            head,
+            source,
+            service,
+            selector,
+            form,
+            idempotent: false,
+            messages: Messages::default(),
+            ruled: None,
+            via,
+            named,
+            trace: None,
+        };
+        self.rule(&mut call, &mut deadline).await?;
+        let mut reply = self.carry(&mut call, &mut deadline).await?;
         headers::clean_response(&mut reply.headers);
         Ok(reply)
     }

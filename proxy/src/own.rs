@@ -4,23 +4,27 @@
 //! included; so these names are matched by table, before the routing table.
 //!
 //! ```text
-//! request → dispatch: is it gRPC, which method → messages: one message out of the body
-//!         → codec: JSON to protobuf → broker | registry | network | router | rules | debug | health
+//! request → dispatch: is it gRPC → methods: which one → messages: one message out of the body
+//!         → codec: JSON to protobuf → broker | registry | network | router | rules | etcd | store
+//!                                     | auth | debug | health
 //!         → reply: protobuf to JSON, one message or many, trailers
 //! ```
 //!
 //! Everything is answered from one snapshot of the router's answers. A stream is answered as soon
 //! as its first message is there: go-micro never half-closes (`contracts` of go-micro v2, streams).
 
+mod auth;
 mod broker;
 mod changes;
 mod codec;
 mod debug;
 mod dispatch;
+pub mod etcd;
 mod failure;
 mod health;
 mod logs;
 mod messages;
+mod methods;
 mod network;
 mod reflection;
 mod registration;
@@ -29,6 +33,7 @@ mod reply;
 mod router;
 mod rules;
 mod scope;
+pub mod store;
 mod watch;
 
 use std::sync::Arc;
@@ -79,18 +84,34 @@ pub struct Config {
     pub logs: Arc<Logs>,
 }
 
+/// What a node may have beside that, and what it does without.
+#[derive(Default)]
+pub struct Parts {
+    /// What is decided about calls; without, the service of rules says that nothing is.
+    pub rules: Option<Arc<dyn Rules>>,
+    /// What the face of etcd needs; without, its revisions begin at 1.
+    pub etcd: etcd::Parts,
+    /// Where records of programs are kept; without, the store says that nothing is.
+    pub store: Option<Arc<dyn store::Store>>,
+    /// Marks the tokens of accounts; without, those of an earlier life are not known.
+    pub tokens: Option<[u8; 32]>,
+}
+
 /// All our services. Cheap to clone: a handle.
 #[derive(Clone)]
 pub struct Own(Arc<dispatch::Dispatch>);
 
 impl Own {
     /// The names, as callers write them before `.Struct/Method`: to be matched before the routes.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 13] = [
         broker::NAME,
         registry::NAME,
         network::NAME,
         router::NAME,
         rules::NAME,
+        etcd::NAME,
+        store::NAME,
+        auth::NAME,
         "go.micro.proxy",
         "go.micro.debug",
         health::NAME,
@@ -101,13 +122,13 @@ impl Own {
     /// The services of this node.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self(Arc::new(dispatch::Dispatch::new(config, None)))
+        Self::with(config, Parts::default())
     }
 
-    /// The services of this node, [`Rules`] among them; [`Own::new`] alone answers nothing to that.
+    /// The same, with parts that not every node has.
     #[must_use]
-    pub fn with_rules(config: Config, rules: Arc<dyn Rules>) -> Self {
-        Self(Arc::new(dispatch::Dispatch::new(config, Some(rules))))
+    pub fn with(config: Config, parts: Parts) -> Self {
+        Self(Arc::new(dispatch::Dispatch::new(config, parts)))
     }
 
     /// Whether `service` is one of [`Own::NAMES`].
@@ -119,6 +140,11 @@ impl Own {
     /// Has topics carried by `broker`; said once.
     pub(crate) fn carries(&self, broker: crate::broker::Broker) {
         self.0.carries(broker);
+    }
+
+    /// Whether a path calls a method of ours by a name of micro v3.
+    pub(crate) fn has_method(path: &str) -> bool {
+        methods::name_of_v3(path).is_some()
     }
 
     /// The name of the network.

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::load::Load;
 use crate::metrics::Metrics;
+use crate::mucp::socket::Room;
 use crate::own::Own;
 use crate::routes::Published;
 use crate::tcp::{self, Destination};
@@ -85,6 +86,8 @@ pub(crate) struct Shared {
     pub(crate) calls: Arc<Load>,
     pub(crate) arrivals: Arc<Load>,
     pub(crate) connections: Arc<Semaphore>,
+    /// For large messages of MUCP.
+    pub(crate) room: Room,
     pub(crate) draining: watch::Sender<bool>,
 }
 
@@ -94,6 +97,7 @@ impl Proxy {
     pub fn new(config: Config) -> Self {
         let limits = Arc::new(config.limits);
         let metrics = Metrics::new();
+        let room = Room::new();
         let broker = Broker::new(config.me, Arc::clone(&config.routes), config.tunnel.clone());
         if let Some(own) = &config.own {
             own.carries(broker.clone());
@@ -108,7 +112,8 @@ impl Proxy {
             tunnel: config.tunnel,
             own: config.own,
             admit: config.admit,
-            deliver: Deliver::new(Arc::clone(&limits)),
+            deliver: Deliver::new(Arc::clone(&limits), room.clone()),
+            room,
             broker,
             balance: Balance::new(limits.calls_per_instance, metrics.instances.clone()),
             calls: load(),

@@ -6,12 +6,16 @@ use proto::ServiceName;
 /// Why a registration was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistrarError {
-    /// The node's grant or the router's limits do not allow it; the text says which.
+    /// The node's grant does not allow it; the text says why.
     #[error("{0}")]
     Refused(String),
     /// What was asked for is not there.
     #[error("no such instance")]
     NotFound,
+    /// The instance is more than may be said of one, or of all that this node offers; the text is for
+    /// people.
+    #[error("{0}")]
+    TooMuch(String),
     /// The node is leaving, or too busy to answer.
     #[error("the node does not take registrations now")]
     Unavailable,

@@ -149,6 +149,9 @@ async fn begin(
     if !(outside::is_outside(host) && outside::may_leave(local)) {
         return Err(unknown);
     }
+    if let Some(meant) = shared.meant_by_address(host, port) {
+        return shared.connect(meant, HeaderMap::new()).await;
+    }
     let socket = shared.leave(host, port).await?;
     Ok(Connected { peer: Peer::Near(socket), at: None })
 }

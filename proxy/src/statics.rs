@@ -161,7 +161,10 @@ impl Statics {
         let changed = found.map_or(0, |found| found.changed) ^ self.version.rotate_right(24);
         let laid = ServiceRoutes::new(name.clone(), changed, instances, versions);
         match found.and_then(ServiceRoutes::rules) {
-            Some(rules) => laid.with_rules(Arc::clone(rules.set()), rules.author()),
+            Some(rules) => {
+                let (set, carriers) = (Arc::clone(rules.set()), rules.carriers().to_vec());
+                laid.with_carried(set, rules.author(), carriers)
+            }
             None => laid,
         }
     }
@@ -214,6 +217,7 @@ fn instance(route: &Static, routes: &Routes) -> Instance {
     let protocol = match &*key.link {
         "http" => Protocol::Http1,
         "http2" => Protocol::Http2,
+        "mucp" => Protocol::Mucp,
         _ => Protocol::Grpc,
     };
     let (name, region) = known.map_or(("", ""), |node| (&*node.name, &*node.region));

@@ -1,10 +1,11 @@
-//! Requests whose length can be read in two ways are no requests.
+//! Requests whose length, or whose lines, can be read in two ways are no requests.
 //!
 //! RFC 9112 §6.3 lets a server choose one of several lengths; two servers in a row that choose
 //! differently see different requests in the same bytes (request smuggling). The HTTP library
 //! chooses silently, so what it reads passes through here first: a head with both
 //! `Transfer-Encoding` and `Content-Length`, or with either twice, is spoiled before its last byte
-//! is handed on, and the library answers 400 and closes.
+//! is handed on, and the library answers 400 and closes. So is a line that ends without a carriage
+//! return, which some servers take for a line and others for a part of one (RFC 9112 §2.2).
 
 use std::io;
 use std::pin::Pin;
@@ -27,6 +28,8 @@ struct Scan {
     at: At,
     line: SmallVec<[u8; LINE]>,
     truncated: bool,
+    /// The last byte of the line until here, kept or not.
+    last: u8,
     head: Head,
 }
 
@@ -59,7 +62,8 @@ impl<T> Strict<T> {
 
 impl Scan {
     fn new() -> Self {
-        Self { at: At::Head, line: SmallVec::new(), truncated: false, head: Head::default() }
+        let (at, line) = (At::Head, SmallVec::new());
+        Self { at, line, truncated: false, last: 0, head: Head::default() }
     }
 
     /// Looks at what was read, and spoils it where it is ambiguous.
@@ -99,12 +103,16 @@ impl Scan {
         let room = LINE - self.line.len();
         self.line.extend_from_slice(&piece[..piece.len().min(room)]);
         self.truncated |= piece.len() > room;
+        self.last = piece.last().copied().unwrap_or(self.last);
     }
 
-    /// A line is whole. `false`: the head that ends with it is ambiguous.
+    /// A line is whole. `false`: it, or the head that ends with it, is ambiguous.
     fn line_ends(&mut self) -> bool {
         let line = std::mem::take(&mut self.line);
         let truncated = std::mem::take(&mut self.truncated);
+        if std::mem::take(&mut self.last) != b'\r' {
+            return false;
+        }
         let line = line.strip_suffix(b"\r").unwrap_or(&line);
         match self.at {
             At::Head if !line.is_empty() && !self.head.begun => self.head.begun = true,
@@ -234,6 +242,23 @@ mod tests {
              GET / HTTP/1.1\r\n\r\n"
         ));
         assert!(passes("GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\nGET / HTTP/1.1\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_line_that_ends_without_a_carriage_return_is_spoiled_whatever_its_length() {
+        let long = "x".repeat(2 * LINE);
+        for lone in [
+            "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+            "GET / HTTP/1.1\nHost: a\r\n\r\n".to_owned(),
+            "GET / HTTP/1.1\r\nHost: a\n\r\n".to_owned(),
+            "GET / HTTP/1.1\r\nHost: a\r\n\n".to_owned(),
+            format!("GET / HTTP/1.1\r\nA: {long}\nHost: a\r\n\r\n"),
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n".to_owned(),
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: b\n\r\n".to_owned(),
+        ] {
+            assert!(!passes(&lone), "{lone:?}");
+        }
+        assert!(passes(&format!("GET / HTTP/1.1\r\nA: {long}\r\nHost: a\r\n\r\n")));
     }
 
     #[test]

@@ -36,9 +36,10 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 pub(crate) fn names(head: &RequestHead, grpc: bool) -> impl Iterator<Item = &str> {
     let host = head.authority.as_ref().and_then(|authority| host_name(authority.host()));
     let (prefix, segment) = if grpc { path_names(head.path.path()) } else { (None, None) };
-    // `grpc.*` names what a whole server offers (health, reflection), so the server that the
-    // authority names comes first.
-    let common = prefix.is_some_and(|name| name.starts_with("grpc."));
+    // `grpc.*` names what a whole server offers (health, reflection), and `etcdserverpb` what every etcd
+    // does, so the server that the authority names comes first.
+    let common =
+        prefix.is_some_and(|name| name.starts_with("grpc.") || name == crate::own::etcd::NAME);
     let first = if common { host } else { None };
     let last = if common { None } else { host };
     first.into_iter().chain(prefix).chain(segment).chain(last)
@@ -293,6 +294,8 @@ mod tests {
     fn health_is_asked_of_the_server_that_the_authority_names() {
         let names = grpc_names("/grpc.health.v1.Health/Check", "greeter:8081");
         assert_eq!(names, ["greeter", "grpc.health.v1", "grpc.health.v1.Health"]);
+        let names = grpc_names("/etcdserverpb.KV/Range", "etcd:8081");
+        assert_eq!(names[..2], ["etcd", "etcdserverpb"], "a real one is called by its name");
     }
 
     #[test]

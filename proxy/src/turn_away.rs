@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::Response;
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -36,7 +36,7 @@ pub(crate) async fn turn_away(shared: &Arc<Shared>, stream: TcpStream, stranger:
 }
 
 async fn tell(mut stream: TcpStream, error: &Error, node: &str) {
-    match detect::protocol(&mut stream).await {
+    match detect::protocol(&mut stream, BytesMut::new()).await {
         Ok((Protocol::Http1 | Protocol::Connect, _)) => {
             http1(stream, error, node, &Form::Text).await
         }

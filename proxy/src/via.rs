@@ -5,6 +5,8 @@
 //! its network this one; nodes are named by id or by name. A route that a local program made has what
 //! that program wrote.
 
+use std::sync::Arc;
+
 use http::header::{HeaderMap, HeaderName};
 use proto::NodeId;
 use router::{Instance, Mismatch, Routes, ServiceRoutes};
@@ -25,6 +27,8 @@ pub struct Via {
     gateway: Option<Wanted>,
     /// The name of this network.
     ours: String,
+    /// The one instance that was chosen already, by its key and address.
+    instance: Option<(u64, Arc<str>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -35,6 +39,17 @@ struct Wanted {
 }
 
 impl Via {
+    /// This instance and no other: the caller has chosen it.
+    pub(crate) fn to(instance: &Instance) -> Self {
+        let chosen = (instance.key.0, Arc::clone(&instance.address));
+        Self { instance: Some(chosen), ..Self::default() }
+    }
+
+    /// Whether the caller has chosen the instance.
+    pub(crate) fn is_one(&self) -> bool {
+        self.instance.is_some()
+    }
+
     /// What headers ask for; takes those away, unless they are to travel on.
     ///
     /// # Errors
@@ -67,7 +82,8 @@ impl Via {
         });
         let mut next = |at: usize| std::mem::replace(&mut taken[at], Ok(None));
         let (router, network_, gateway) = (next(0)?, next(1)?, next(2)?);
-        let via = Self { router, network: network_, gateway, ours: network.to_owned() };
+        let via =
+            Self { router, network: network_, gateway, ours: network.to_owned(), instance: None };
         Ok((!via.is_empty()).then(|| Box::new(via)))
     }
 
@@ -77,6 +93,9 @@ impl Via {
 
     /// Whether a call may go to this instance.
     pub(crate) fn takes(&self, one: &Instance, routes: &Routes) -> bool {
+        if let Some((key, _)) = &self.instance {
+            return one.key.0 == *key;
+        }
         let said = |key| one.metadata.get(key).unwrap_or_default();
         let made = is_static(one);
         let is = |wanted: &Wanted, text: &str| wanted.text == text;
@@ -105,6 +124,9 @@ impl Via {
 
     /// What is asked for, as `Micro-Network=acme`.
     pub(crate) fn said(&self) -> String {
+        if let Some((_, address)) = &self.instance {
+            return format!("address={address}");
+        }
         let all = [
             ("Micro-Router", &self.router),
             ("Micro-Network", &self.network),

@@ -61,7 +61,7 @@ fn greeter(instance: &str) -> pb::Service {
             port: 0,
             metadata: metadata.map(pair).into(),
         }],
-        options: Some(pb::Options { ttl: 60 }),
+        options: Some(pb::Options { ttl: 60, ..Default::default() }),
     }
 }
 
@@ -70,12 +70,12 @@ async fn register(client: &Client, service: pb::Service) {
 }
 
 async fn get(client: &Client, service: &str) -> Result<pb::GetResponse, http::HeaderMap> {
-    client.unary(GET, pb::GetRequest { service: service.into() }).await
+    client.unary(GET, pb::GetRequest { service: service.into(), ..Default::default() }).await
 }
 
 async fn watch(client: &Client, service: &str) -> Call {
     let mut call = client.open(WATCH, &[]).await;
-    call.send(&pb::WatchRequest { service: service.into() }.encode_to_vec());
+    call.send(&pb::WatchRequest { service: service.into(), ..Default::default() }.encode_to_vec());
     call.head().await;
     call
 }

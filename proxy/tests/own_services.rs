@@ -10,6 +10,8 @@ mod node;
 
 #[path = "own_services/calls.rs"]
 mod calls;
+#[path = "own_services/etcd.rs"]
+mod etcd;
 #[path = "own_services/network.rs"]
 mod network;
 #[path = "own_services/registry.rs"]
@@ -18,5 +20,7 @@ mod registry;
 mod table;
 #[path = "own_services/tools.rs"]
 mod tools;
+#[path = "own_services/v3.rs"]
+mod v3;
 #[path = "own_services/watch.rs"]
 mod watch;

@@ -140,10 +140,23 @@ async fn the_rest_of_the_world_is_reached_as_well() {
     said.extend_from_slice(b"there");
     let answer = told(world.here.address, &said).await;
     assert_eq!(answer, [replied(0), b"outside there".to_vec()].concat());
-    // And this node itself is not a way to this node: it would never end.
-    let said = connect(&world.here.address.to_string(), "", "");
-    let answer = String::from_utf8(told(world.here.address, &said).await).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_node_is_reached_through_itself_once() {
+    let world = World::new().await;
+    world.offer("db", Place::There, server("db ").await, Protocol::Tcp);
+    let itself = world.here.address.to_string();
+    let ask = |then: &[u8]| [&connect(&itself, "", ""), then].concat();
+    let answer =
+        async |said: Vec<u8>| String::from_utf8(told(world.here.address, &said).await).unwrap();
+    let inner = answer(ask(b"GET / HTTP/1.1\r\nHost: nowhere\r\nConnection: close\r\n\r\n")).await;
+    assert!(inner.starts_with(&format!("{ESTABLISHED}HTTP/1.1 404 ")), "{inner}");
+    let inner = answer(ask(&connect("db:1", "", "early"))).await;
+    assert_eq!(inner, format!("{ESTABLISHED}{ESTABLISHED}db early"));
+    // Not twice: it would never end.
+    let circle = answer(ask(&connect(&itself, "", ""))).await;
+    assert!(circle.starts_with(&format!("{ESTABLISHED}HTTP/1.1 502 ")), "{circle}");
 }
 
 #[tokio::test]

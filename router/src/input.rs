@@ -116,13 +116,15 @@ pub enum Request {
         /// The rules.
         set: RuleSet,
     },
-    /// Say again what an earlier life of this node decided, with the revision it had then: of all
+    /// Keep again what an earlier life of this node kept, with the revision it had then: of all
     /// sets of a service the highest holds, as ever.
     Restore {
         /// The service.
         service: ServiceName,
         /// The rules.
         set: RuleSet,
+        /// Whether that life told them to others: they are told again at once.
+        told: bool,
     },
     /// How many subscribers on this node have each of these interests now, 0 for none any more.
     /// Those for which a record has no room are left out, and the answer is a refusal.

@@ -13,7 +13,7 @@
 //! | `lsdb` | every record known: accept, supersede, forget |
 //! | `flood` | what to tell whom, and when |
 //! | `graph`, `paths` | adjacencies both ends agree on, and the shortest paths over them |
-//! | [`rules`] | what operators decide about calls |
+//! | [`rules`], [`kept`] | what operators decide about calls, and what of it is kept for the network |
 //! | `services` | instances, labels, locality groups |
 //! | `lease`, `links` | what this node offers, and what it says of its links |
 //! | `neighbours` | which links to keep |
@@ -26,6 +26,7 @@ mod flood;
 mod graph;
 pub mod input;
 mod interest;
+pub mod kept;
 mod lease;
 pub mod limits;
 mod links;

@@ -12,6 +12,10 @@ pub struct Limits {
     pub records: usize,
     /// Bytes of all records as they travel; the same gives way as for `records`.
     pub bytes: usize,
+    /// Bytes of the rules of others and its own that a node keeps. Above it more are not kept.
+    pub rules: usize,
+    /// Bytes of these that one author may have written. Above it more of that author are not kept.
+    pub rules_per_author: usize,
     /// Neighbour links. Above it a new link is closed.
     pub links: usize,
     /// Records waiting to be sent on one link. Above it they are dropped, and found again by a
@@ -26,6 +30,8 @@ impl Default for Limits {
             services_per_origin: 1_000,
             records: 2_000_000,
             bytes: 1 << 30,
+            rules: 4 << 20,
+            rules_per_author: 1 << 20,
             links: 10_000,
             backlog: 65_536,
         }

@@ -6,6 +6,7 @@ use proto::frame::Frame;
 use proto::{DecodeError, LinkId, NodeId, RecordId, ServiceName};
 
 use crate::input::RequestId;
+use crate::kept::KeptSets;
 use crate::routes::Routes;
 
 /// One thing to be done.
@@ -20,6 +21,8 @@ pub enum Output {
     Close(LinkId),
     /// New answers, to be published.
     Routes(Arc<Routes>),
+    /// The rules that this node keeps for the network are these now: to be written down.
+    Kept(Arc<KeptSets>),
     /// The answer to a request.
     Answer(RequestId, Result<(), Refusal>),
     /// Something that people notice.
@@ -52,6 +55,10 @@ pub enum Refusal {
     /// The rules are no longer those that the new ones were made from; the revision they have now.
     #[error("the rules of the service have revision {0} by now: somebody else changed them")]
     StaleRules(u64),
+    /// The author would have more rules than nodes keep of one, or there would be more than they
+    /// keep of all.
+    #[error("nodes keep at most 1 MiB of the rules of one author, and 4 MiB of all")]
+    TooManyRules,
     /// A description of another node than this one.
     #[error("the credential is for another node")]
     ForeignNode,
@@ -88,6 +95,13 @@ pub enum Note {
         /// The node.
         node: NodeId,
         /// The service.
+        service: ServiceName,
+    },
+    /// Rules are not kept, and not carried on when those that tell them go: there is no room.
+    NotKept {
+        /// Who wrote them.
+        author: NodeId,
+        /// The service they are for.
         service: ServiceName,
     },
     /// A record was not taken in.

@@ -5,6 +5,7 @@
 //! | `router/requests` | programs register, the node changes or leaves |
 //! | `router/links` | neighbour links come, go and change |
 //! | `router/records` | records are taken in, or written |
+//! | `router/rules` | rules are decided, kept, and carried on |
 //! | `router/catchup` | who lacks much listens first |
 //! | `router/sync` | neighbours are told news, and find out what differs |
 //! | `router/think` | paths and answers are worked out, and published |
@@ -13,6 +14,7 @@ mod catchup;
 mod links;
 mod records;
 mod requests;
+mod rules;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,7 @@ use crate::flood::Flood;
 use crate::graph::Graph;
 use crate::input::{Input, Message};
 use crate::interest;
+use crate::kept::Kept;
 use crate::lease::Leases;
 use crate::limits::Limits;
 use crate::links::Links;
@@ -83,6 +86,10 @@ pub struct Router {
     offers: Offers,
     /// Which nodes have written rules for a service, whether they may or not.
     ruled: Offers,
+    /// Members with the operator role, this node perhaps among them.
+    operators: BTreeSet<NodeId>,
+    kept: Kept,
+    due: rules::Due,
     terms: Terms,
     leases: Leases,
     /// What programs here want to hear of, and what is believed of other nodes.
@@ -155,6 +162,9 @@ impl Router {
             graph: Graph::default(),
             offers: Offers::default(),
             ruled: Offers::default(),
+            operators: BTreeSet::new(),
+            kept: Kept::new(config.limits),
+            due: rules::Due::default(),
             terms: Terms::default(),
             leases: Leases::default(),
             wanted: interest::Local::default(),
@@ -235,13 +245,14 @@ impl Router {
                 Timer::Dial => self.review_neighbours(now),
                 Timer::Cost => self.tell_costs(now),
                 Timer::Reissue => self.reissue(now),
+                Timer::Carry => self.carry_rules(now),
             }
         }
     }
 
     /// What is to be done next.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.outputs.pop_front().or_else(|| self.kept.take_news().map(Output::Kept))
     }
 
     /// When to call [`Router::handle_timeout`], and what for.

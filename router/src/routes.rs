@@ -20,6 +20,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
 
+use proto::grant::Pattern;
 use proto::record::PathKind;
 use proto::{Cost, Epoch, LabelSet, NodeId, Roles, ServiceName, UnixTime};
 
@@ -64,6 +65,8 @@ pub struct NodeRoute {
     pub labels: LabelSet,
     /// What its grant lets it do.
     pub roles: Roles,
+    /// The namespaces about whose services it may decide; none for most.
+    pub decides: Vec<Pattern>,
     /// UDP addresses it may be reached at, best first.
     pub addresses: Arc<[SocketAddr]>,
     /// The release it runs.
@@ -92,6 +95,14 @@ pub struct Adjacent {
     pub cost: Cost,
     /// How packets travel.
     pub path: PathKind,
+}
+
+impl NodeRoute {
+    /// Whether it may decide about the calls of a service.
+    #[must_use]
+    pub fn may_rule(&self, service: &ServiceName) -> bool {
+        self.decides.iter().any(|pattern| pattern.covers(service.namespace()))
+    }
 }
 
 impl Routes {

@@ -1,8 +1,8 @@
 //! What operators decide about calls, from records to a decision.
 //!
 //! Whose set of rules holds for a service is the same on every node that has heard the same: of
-//! the sets whose authors may write them, that of the highest revision; of equal ones, that of the
-//! lowest node id. It is prepared when the table changes; a call only compares.
+//! the sets told by nodes that may write them, that of the highest revision; of equal ones, that of
+//! the author with the lowest id. It is prepared when the table changes; a call only compares.
 
 mod decide;
 mod explain;
@@ -10,6 +10,7 @@ mod lint;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::{Ordering, Reverse};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ pub use lint::{Warning, lint};
 pub struct Rules {
     set: Arc<RuleSet>,
     author: NodeId,
+    /// The nodes in reach that tell it, by id.
+    carriers: Box<[NodeId]>,
     /// The headers that rules look at, the first [`NAMES`] of them: each is looked up once a call.
     names: Box<[String]>,
     /// Which of them are asked to be one value, the first in the lowest bit.
@@ -83,7 +86,8 @@ impl Rules {
         let glances: Box<[Glance]> = set.rules.iter().map(|rule| Glance::of(rule, place)).collect();
         let hashed = glances.iter().fold(0, |all, one| all | bit(one.name));
         let ready = set.rules.iter().map(|rule| Ready::of(rule, place, service)).collect();
-        Self { set, author, names: names.into(), hashed, glances, ready }
+        let carriers = Box::default();
+        Self { set, author, carriers, names: names.into(), hashed, glances, ready }
     }
 
     /// The rules.
@@ -98,9 +102,23 @@ impl Rules {
         self.author
     }
 
-    /// Whether the same is decided by the same author.
-    pub(crate) fn is_of(&self, set: &RuleSet, author: NodeId) -> bool {
-        *self.set == *set && self.author == author
+    /// The nodes in reach that tell them, by id; the author is among them while it does. Without
+    /// any, they hold for as long as nodes remember what they heard.
+    #[must_use]
+    pub fn carriers(&self) -> &[NodeId] {
+        &self.carriers
+    }
+
+    /// These, told by `carriers`.
+    #[must_use]
+    pub fn carried_by(self, carriers: Vec<NodeId>) -> Self {
+        Self { carriers: carriers.into(), ..self }
+    }
+
+    /// Whether the same is decided by the same author, and told by the same nodes.
+    pub(crate) fn is_as(&self, other: &Self) -> bool {
+        let (one, other) = ((&*self.set, self.author, &self.carriers), other);
+        one == (&*other.set, other.author, &other.carriers)
     }
 }
 
@@ -157,9 +175,30 @@ pub fn may_rule(grant: &Grant, service: &ServiceName) -> bool {
     grant.roles.has(Role::Operator) && grant.may_call(service.namespace())
 }
 
-/// Of sets with their authors the one that holds.
-pub(crate) fn winner<'a>(
-    sets: impl Iterator<Item = (NodeId, &'a Arc<RuleSet>)>,
-) -> Option<(NodeId, &'a Arc<RuleSet>)> {
-    sets.max_by_key(|(author, set)| (set.revision, std::cmp::Reverse(*author)))
+/// A set of rules and who wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ruling {
+    pub(crate) author: NodeId,
+    pub(crate) set: Arc<RuleSet>,
+}
+
+impl Ruling {
+    /// What `teller` tells: its own, or what it carries for the author that the set names.
+    pub(crate) fn of(teller: NodeId, set: Arc<RuleSet>) -> Self {
+        Self { author: set.author().unwrap_or(teller), set }
+    }
+
+    /// Whether this holds where there are both. A total order, so that all nodes agree; its later
+    /// parts tell apart what one author wrote twice, having forgotten the first.
+    pub(crate) fn is_above(&self, other: &Self) -> bool {
+        let rank = |one: &Self| {
+            let written = one.set.history.last().map(|change| change.at);
+            (one.set.revision, Reverse(one.author), written)
+        };
+        let order = rank(self).cmp(&rank(other));
+        order.then_with(|| match self.set == other.set {
+            true => Ordering::Equal,
+            false => self.set.encode().cmp(&other.set.encode()),
+        }) == Ordering::Greater
+    }
 }

@@ -28,6 +28,11 @@ impl Offers {
         }
     }
 
+    /// Every service that is offered.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.by_service.keys()
+    }
+
     /// The nodes that offer `service`, by id.
     pub(crate) fn of(&self, service: &ServiceName) -> impl Iterator<Item = &NodeId> {
         self.by_service.get(service).into_iter().flatten()

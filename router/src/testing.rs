@@ -13,6 +13,7 @@ use proto::{
     UnixTime, Verified,
 };
 
+use crate::kept::KeptSets;
 use crate::{
     Config, Input, Limits, LinkEvent, Message, Note, Output, Refusal, Registration, Request,
     RequestId, Router, Routes,
@@ -96,6 +97,8 @@ pub(crate) struct Net {
     pub(crate) closed: Vec<(usize, LinkId)>,
     pub(crate) dials: Vec<(usize, NodeId)>,
     pub(crate) left: Vec<usize>,
+    /// What each has on its disk of rules.
+    pub(crate) kept: Vec<Arc<KeptSets>>,
     /// Frames sent, by router.
     pub(crate) sent: Vec<Vec<Frame>>,
     /// Both ends of each link, by its number; `None` when it is down.
@@ -119,6 +122,7 @@ impl Net {
             closed: Vec::new(),
             dials: Vec::new(),
             left: Vec::new(),
+            kept: vec![Arc::default(); count],
             sent: vec![Vec::new(); count],
             links: Vec::new(),
         };
@@ -222,6 +226,7 @@ impl Net {
                 Output::Routes(routes) => self.routes[at] = routes,
                 Output::Answer(_, answer) => self.answers.push((at, answer)),
                 Output::Note(note) => self.notes[at].push(note),
+                Output::Kept(kept) => self.kept[at] = kept,
                 Output::Left => self.left.push(at),
             }
         }

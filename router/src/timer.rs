@@ -25,10 +25,12 @@ pub enum Timer {
     Cost,
     /// Write own records anew, above what the network remembers.
     Reissue,
+    /// Look whether this node is to carry rules of others.
+    Carry,
 }
 
 impl Timer {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Flood,
         Self::Digest,
         Self::Compare,
@@ -39,6 +41,7 @@ impl Timer {
         Self::Dial,
         Self::Cost,
         Self::Reissue,
+        Self::Carry,
     ];
 }
 

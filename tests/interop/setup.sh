@@ -28,6 +28,7 @@ packages() {
     need nft nftables; need ip iproute2; need conntrack conntrack; need iptables-legacy iptables
     need dnsmasq dnsmasq-base; need nginx nginx; need haproxy haproxy; need nghttp nghttp2-client; need h2load nghttp2-client
     need wrk wrk; need slowhttptest slowhttptest; need curl curl; need ps procps; need sha256sum coreutils
+    need etcdctl etcd-client
     need redis-server redis-server; need redis-benchmark redis-tools; need setpriv util-linux
     ls /usr/lib/postgresql/*/bin/pgbench > /dev/null 2>&1 || want="$want postgresql"
     need node nodejs; need npm npm; need python3 python3
@@ -58,11 +59,21 @@ go_part() {
     done)
 }
 
+go_v3_part() {
+    (cd "$here/go-v3" && go build -mod=readonly -o "$out/go-v3" .)
+}
+
+go_etcd_part() {
+    (cd "$here/go-etcd" && go build -mod=readonly -o "$out/go-etcd" .)
+}
+
 packages
 once python python_part "$here/python/requirements.txt"
 once node node_part "$here/node/package-lock.json"
 if command -v go > /dev/null 2>&1; then
     once go go_part "$here"/go/go.mod "$here"/go/go.sum "$here"/go/*/*.go
+    once go-v3 go_v3_part "$here"/go-v3/go.mod "$here"/go-v3/go.sum "$here"/go-v3/*.go
+    once go-etcd go_etcd_part "$here"/go-etcd/go.mod "$here"/go-etcd/go.sum "$here"/go-etcd/*.go
 else
     lack go "no Go toolchain (1.26 or newer) in the path; the go-micro tests will be skipped"
 fi

@@ -1,5 +1,5 @@
-//! Rules in three networks with the real binary: a canary gets its share, a divert comes and goes under load, and an
-//! unmodified go-micro client picks a version.
+//! Rules in three networks with the real binary: a canary gets its share, a divert comes and goes under load, an
+//! unmodified go-micro client picks a version, and rules outlive the node that wrote them.
 
 use std::process::Command;
 
@@ -179,4 +179,121 @@ fn a_go_micro_client_gets_the_version_that_its_metadata_names() {
     }
     assert_eq!(served_by(&["X-Beta=1"]), "v2");
     assert_eq!(served_by(&[]), "v1");
+}
+
+/// What `micro rules get` of the service says on a node: nothing where it has none.
+fn held(node: &Node<'_>) -> Value {
+    let ran = node.cli(&["rules", "get", ECHO, "-o", "json"]);
+    if ran.code == Some(0) {
+        serde_json::from_str(&ran.out).expect("a document")
+    } else {
+        Value::Null
+    }
+}
+
+fn wait_held(node: &Node<'_>, what: &str, is: impl Fn(&Value) -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let held = held(node);
+        if is(&held) {
+            return;
+        }
+        let name = node.name();
+        assert!(std::time::Instant::now() < deadline, "{name}: never {what}, but {held}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// The file in which a node keeps rules.
+fn disk(node: &Node<'_>) -> std::path::PathBuf {
+    node.home().join(format!("state/micro/local-root/{}/rules", node.name()))
+}
+
+/// Waits until a rule of this name is on the disk of a node: what others wrote is there within a second.
+fn wait_disk(node: &Node<'_>, rule: &str) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let there = |bytes: Vec<u8>| bytes.windows(rule.len()).any(|part| part == rule.as_bytes());
+    while !std::fs::read(disk(node)).is_ok_and(there) {
+        assert!(std::time::Instant::now() < deadline, "{rule} is not kept by {}", node.name());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn rules_outlive_their_author_and_what_it_missed_is_not_undone_when_it_comes_back() {
+    let (Some(lab), Some(micro)) = (Lab::new(), programs::micro()) else { return };
+    let mut eu = Node::up(&lab, Host::Eu, &micro, None);
+    let mut us = Node::up(&lab, Host::Us, &micro, Some(&eu.invite_relay()));
+    let role = ["network", "invite", "--role", "operator", "--namespace", "*", "--service", "*"];
+    let ticket = eu.json(&role)["ticket"].as_str().expect("a ticket").to_owned();
+    let mut laptop = Node::up(&lab, Host::Laptop, &micro, Some(&ticket));
+    us.wait_for("nodes=3");
+    let _service = programs::lab_service(&lab, Host::Us, "us", ECHO_PORT);
+    us.expose(ECHO, ECHO_PORT, "grpc");
+    // Calls from a node that may not decide.
+    let refused = || {
+        let counted = counted(programs::lab_burst(&lab, Host::Us, PROXY, 10, 1));
+        let failed = counted["failed"].as_object().expect("a count").len();
+        assert!((failed == 0) == (counted["answered"]["us"] == 10), "all or none: {counted}");
+        failed > 0
+    };
+    assert!(!refused());
+    let closed = format!(
+        "service = \"{ECHO}\"\n[[rule]]\nname = \"closed\"\nthen.abort = {{ status = 503 }}\n"
+    );
+    apply(&laptop, &closed);
+    let has = |held: &Value, revision: u64, carrier: &str| {
+        let carried = held["carried_by"].as_array().into_iter().flatten();
+        held["revision"] == revision && carried.into_iter().any(|name| name == carrier)
+    };
+    wait_held(&us, "carried by eu", |held| has(held, 1, "eu"));
+
+    // It stops in order, comes back, and dies: the rules hold all the while, where nobody else may write them.
+    laptop.sigterm();
+    us.wait_for("nodes=2");
+    let left = held(&us);
+    assert!(has(&left, 1, "eu") && !has(&left, 1, "laptop"), "{left}");
+    assert!(refused());
+    assert!(left["note"].as_str().is_some_and(|note| note.contains("while eu runs")), "{left}");
+    laptop.start(None);
+    laptop.wait_ready();
+    wait_held(&us, "carried by both", |held| has(held, 1, "eu") && has(held, 1, "laptop"));
+    laptop.kill9();
+    us.wait_for("nodes=2");
+    // Nor does it matter that who carries them is started again.
+    eu.sigterm();
+    eu.start(None);
+    eu.wait_ready();
+    us.wait_for("nodes=2");
+    wait_held(&us, "carried by eu again", |held| has(held, 1, "eu"));
+    assert!(refused());
+
+    // What another decides meanwhile holds when the author is back with its older set.
+    eu.cli(&["rules", "rm", ECHO]).ok("micro rules rm");
+    wait_held(&us, "taken away", Value::is_null);
+    laptop.start(None);
+    laptop.wait_ready();
+    wait_held(&laptop, "taken away there as well", Value::is_null);
+    us.wait_for("nodes=3");
+    assert!(held(&us).is_null() && held(&eu).is_null() && !refused());
+    let history = laptop.json(&["rules", "history", ECHO]);
+    assert_eq!(history["items"][0]["revision"], 2, "{history}");
+
+    // A power cut of all, and the author has lost what it kept: who only heard of the rules has them on its disk.
+    apply(&eu, &closed.replace("closed", "shut"));
+    wait_held(&us, "carried by the laptop", |held| has(held, 3, "laptop"));
+    wait_disk(&laptop, "shut");
+    for node in [&mut eu, &mut us, &mut laptop] {
+        node.kill9();
+    }
+    std::fs::remove_file(disk(&eu)).expect("the author had kept its rules");
+    for node in [&mut eu, &mut us, &mut laptop] {
+        node.start(None);
+    }
+    for node in [&mut eu, &mut us, &mut laptop] {
+        node.wait_ready();
+    }
+    wait_held(&us, "carried by both again", |held| has(held, 3, "laptop") && has(held, 3, "eu"));
+    us.expose(ECHO, ECHO_PORT, "grpc");
+    assert!(refused());
 }

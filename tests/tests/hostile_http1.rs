@@ -69,6 +69,8 @@ fn a_request_of_two_lengths_is_refused_and_what_follows_it_is_no_request() {
         "Transfer\u{0}-Encoding: chunked\r\n",
         "X: a\rTransfer-Encoding: chunked\r\n",
         "X: a\0b\r\n",
+        "X: a\n",
+        "X: a\nY: b\r\n",
         "Host: other\r\n",
         "Host: web\r\n",
         ": empty\r\n",
@@ -163,8 +165,7 @@ fn a_body_that_is_not_what_it_says_spoils_no_other_request() {
 fn odd_requests_of_one_meaning_are_passed_on_in_one_form() {
     let Some((node, origin)) = web(Origin::start("")) else { return };
     for (request, targets) in [
-        ("GET /a HTTP/1.1\nHost: web\n\n", &["/a", "/hidden"][..]),
-        ("\r\n\r\nGET /a HTTP/1.1\r\nHost: web\r\n\r\n", &["/a", "/hidden"]),
+        ("\r\n\r\nGET /a HTTP/1.1\r\nHost: web\r\n\r\n", &["/a", "/hidden"][..]),
         ("GET /a HTTP/1.1\r\nHost: web\r\nContent-Length: 4\r\n\r\nGET ", &["/a", "/hidden"]),
         ("GET http://web/a HTTP/1.1\r\nHost: other\r\n\r\n", &["/a", "/hidden"]),
         (

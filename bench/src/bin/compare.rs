@@ -34,7 +34,13 @@ struct Cli {
     /// Calls per second, open load.
     #[arg(long, value_delimiter = ',', default_value = "1000")]
     rate: Vec<u32>,
-    /// Size of the download; 0 leaves it out.
+    /// New connections at a time; 0 leaves them out.
+    #[arg(long, default_value_t = 32)]
+    connections: usize,
+    /// Streams of bulk over TCP at a time.
+    #[arg(long, value_delimiter = ',', default_value = "1,8")]
+    streams: Vec<usize>,
+    /// Size of the download, and of all streams together; 0 leaves them out.
     #[arg(long, value_parser = units::size, default_value = "1GiB")]
     bulk: u64,
     /// Largest UDP payload of raw quinn.
@@ -79,7 +85,11 @@ fn plan(cli: &Cli) -> Result<Plan, Error> {
     let mut workloads: Vec<Workload> =
         cli.in_flight.iter().copied().map(Workload::InFlight).collect();
     workloads.extend(cli.rate.iter().copied().map(Workload::Rate));
-    workloads.extend((cli.bulk > 0).then_some(Workload::Bulk(cli.bulk)));
+    workloads.extend((cli.connections > 0).then_some(Workload::Connections(cli.connections)));
+    if cli.bulk > 0 {
+        workloads.push(Workload::Bulk(cli.bulk));
+        workloads.extend(cli.streams.iter().map(|&streams| Workload::Streams(streams, cli.bulk)));
+    }
     Ok(Plan {
         load: here.with_file_name("load"),
         micro: cli.micro.clone().unwrap_or_else(|| here.with_file_name("micro")),

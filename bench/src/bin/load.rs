@@ -9,7 +9,7 @@ use std::time::Duration;
 use bench::calls::{self, Callee, Load, Window};
 use bench::cpu::Watched;
 use bench::outcome::Ready;
-use bench::{Error, download, echo, files, quic, units};
+use bench::{Error, connections, download, echo, files, quic, units};
 use clap::{Args, Parser, Subcommand};
 use http::Uri;
 use serde::Serialize;
@@ -25,7 +25,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Answer gRPC (h2c) with an echo, HTTP/1.1 with bytes; prints where as one line of JSON.
+    /// Answer gRPC (h2c) and TCP with an echo, HTTP/1.1 with bytes; prints where as one line of JSON.
     Serve {
         /// Where gRPC is answered; port 0 takes any.
         #[arg(long)]
@@ -33,9 +33,29 @@ enum Command {
         /// Where HTTP/1.1 is answered: GET /bytes/N, POST.
         #[arg(long)]
         http: Option<SocketAddr>,
+        /// Where bytes are echoed over TCP.
+        #[arg(long)]
+        tcp: Option<SocketAddr>,
     },
     /// Make unary gRPC calls, with a number in flight or at a fixed rate.
     Grpc(Grpc),
+    /// Make TCP connections that say a few bytes, have them back, and end.
+    Connect {
+        /// Where connections go.
+        #[arg(long)]
+        target: SocketAddr,
+        /// Connections at a time.
+        #[arg(long, default_value_t = 1)]
+        in_flight: usize,
+        /// How long to measure.
+        #[arg(long = "for", value_parser = units::duration, default_value = "5s")]
+        length: Duration,
+        /// How long to warm up before; not measured.
+        #[arg(long = "warm", value_parser = units::duration, default_value = "1s")]
+        warm_up: Duration,
+        #[command(flatten)]
+        watch: Watch,
+    },
     /// Fetch bytes over HTTP/1.1.
     Download {
         /// What to fetch, like http://127.0.0.1:8081/bytes/1073741824
@@ -147,8 +167,12 @@ async fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<(), Error> {
     match command {
-        Command::Serve { grpc, http } => serve(grpc, http).await,
+        Command::Serve { grpc, http, tcp } => serve(grpc, http, tcp).await,
         Command::Grpc(options) => grpc(options).await,
+        Command::Connect { target, in_flight, length, warm_up, watch } => {
+            let window = Window { warm_up, length };
+            print(&connections::run(target, in_flight, window, &watch.with_myself()).await?.0)
+        }
         Command::Download { url, host, connections, times, watch } => {
             let watched = watch.with_myself();
             print(&download::run(&url, host.as_deref(), connections, times, &watched).await?)
@@ -166,15 +190,19 @@ async fn run(command: Command) -> Result<(), Error> {
     }
 }
 
-async fn serve(grpc: Option<SocketAddr>, http: Option<SocketAddr>) -> Result<(), Error> {
-    let (grpc, http) = (bind(grpc).await?, bind(http).await?);
+async fn serve(
+    grpc: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+    tcp: Option<SocketAddr>,
+) -> Result<(), Error> {
+    let (grpc, http, tcp) = (bind(grpc).await?, bind(http).await?, bind(tcp).await?);
     let at = |listener: &Option<TcpListener>| -> Option<String> {
         listener.as_ref()?.local_addr().ok().map(|at| at.to_string())
     };
-    if grpc.is_none() && http.is_none() {
-        return Err(Error::Wrong("nothing to serve: give --grpc, --http or both".to_owned()));
+    if grpc.is_none() && http.is_none() && tcp.is_none() {
+        return Err(Error::Wrong("nothing to serve: give --grpc, --http or --tcp".to_owned()));
     }
-    print(&Ready { grpc: at(&grpc), http: at(&http), ..Ready::default() })?;
+    print(&Ready { grpc: at(&grpc), http: at(&http), tcp: at(&tcp), ..Ready::default() })?;
     let echo = async {
         if let Some(listener) = grpc {
             echo::serve(listener).await
@@ -185,7 +213,12 @@ async fn serve(grpc: Option<SocketAddr>, http: Option<SocketAddr>) -> Result<(),
             files::serve(listener).await
         }
     };
-    tokio::join!(echo, files);
+    let bytes = async {
+        if let Some(listener) = tcp {
+            connections::serve(listener).await
+        }
+    };
+    tokio::join!(echo, files, bytes);
     Ok(())
 }
 

@@ -20,6 +20,10 @@ use crate::outcome::Ready;
 pub(super) const ECHO: &str = "bench.echo";
 /// The name the service of bytes has on every road.
 pub(super) const FILES: &str = "bench.files";
+/// The name it has where its bytes are carried as they are.
+pub(super) const STREAMS: &str = "bench.streams";
+/// The name of the echo of bytes.
+pub(super) const BYTES: &str = "bench.bytes";
 
 /// Who takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
@@ -57,6 +61,8 @@ pub(super) struct Backend {
     pub(super) grpc: u16,
     /// Port of HTTP/1.1.
     pub(super) http: u16,
+    /// Port of the echo of bytes.
+    pub(super) tcp: u16,
 }
 
 impl Backend {
@@ -64,11 +70,12 @@ impl Backend {
     pub(super) fn start(load: &Path, scratch: &Path) -> Result<Self, Error> {
         let mut command = Command::new(load);
         command.args(["serve", "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+        command.args(["--tcp", "127.0.0.1:0"]);
         let (running, ready) = Running::server(command, "service", scratch)?;
-        let Ready { grpc: Some(grpc), http: Some(http), .. } = ready else {
+        let Ready { grpc: Some(grpc), http: Some(http), tcp: Some(tcp), .. } = ready else {
             return Err(Error::Wrong("the service does not say where it is".to_owned()));
         };
-        Ok(Self { running, grpc: port(&grpc)?, http: port(&http)? })
+        Ok(Self { running, grpc: port(&grpc)?, http: port(&http)?, tcp: port(&tcp)? })
     }
 
     /// For the CPU meter.
@@ -77,7 +84,7 @@ impl Backend {
     }
 }
 
-fn port(at: &str) -> Result<u16, Error> {
+pub(super) fn port(at: &str) -> Result<u16, Error> {
     let port = at.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
     port.ok_or_else(|| Error::Wrong(format!("{at:?} has no port")))
 }
@@ -91,6 +98,8 @@ pub(super) enum Entry {
         grpc: u16,
         /// For HTTP/1.1.
         http: u16,
+        /// For bytes as they are, where there is such a road.
+        raw: Option<Raw>,
     },
     /// A QUIC server and its key.
     Quic {
@@ -99,6 +108,15 @@ pub(super) enum Entry {
         /// In hexadecimal.
         key: String,
     },
+}
+
+/// Ports of roads that do not look at what they carry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Raw {
+    /// To the echo of bytes.
+    pub(super) echo: u16,
+    /// To HTTP/1.1.
+    pub(super) http: u16,
 }
 
 /// One that takes part, running.
@@ -111,6 +129,8 @@ pub(super) struct Contestant {
     pub(super) entry: Entry,
     /// Everything between load and service, nearest to the load first.
     pub(super) between: Vec<Running>,
+    /// What else has to run, and carries nothing.
+    _beside: Vec<Running>,
 }
 
 impl Contestant {
@@ -121,13 +141,16 @@ impl Contestant {
         backend: &Backend,
         scratch: &Path,
     ) -> Result<Self, Error> {
-        let (mut nodes, mut between) = (Vec::new(), Vec::new());
+        let (mut nodes, mut between, mut beside) = (Vec::new(), Vec::new(), Vec::new());
         let entry = match kind {
-            Kind::Direct => Entry::Proxy { grpc: backend.grpc, http: backend.http },
+            Kind::Direct => {
+                let raw = Some(Raw { echo: backend.tcp, http: backend.http });
+                Entry::Proxy { grpc: backend.grpc, http: backend.http, raw }
+            }
             Kind::Micro => {
-                let (running, entry) = nodes::start(&plan.micro, backend, scratch, &mut nodes)?;
-                between = running;
-                entry
+                let two = nodes::start(&plan.micro, backend, scratch, &mut nodes)?;
+                (between, beside) = (two.nodes, two.beside);
+                two.entry
             }
             Kind::Haproxy => pair("haproxy", haproxy::start, backend, scratch, &mut between)?,
             Kind::Nginx => pair("nginx", nginx::start, backend, scratch, &mut between)?,
@@ -142,7 +165,7 @@ impl Contestant {
                 Entry::Quic { at, key }
             }
         };
-        let mut contestant = Self { kind, nodes, entry, between };
+        let mut contestant = Self { kind, nodes, entry, between, _beside: beside };
         contestant.first_call(&plan.load)?;
         Ok(contestant)
     }
@@ -158,7 +181,7 @@ impl Contestant {
 
     /// Tries until both services answer through it, so that no measurement counts a start.
     fn first_call(&mut self, load: &Path) -> Result<(), Error> {
-        let Entry::Proxy { grpc, http } = self.entry else { return Ok(()) };
+        let Entry::Proxy { grpc, http, .. } = self.entry else { return Ok(()) };
         let answered = || {
             let mut bytes = Command::new(load);
             let url = format!("http://127.0.0.1:{http}/bytes/1000");

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::child::{Running, free_ports};
-use super::contestant::{Backend, Certificate, Entry};
+use super::contestant::{Backend, Certificate, Entry, Raw};
 use crate::Error;
 
 /// Starts both.
@@ -15,20 +15,26 @@ pub(super) fn start(
     tls: &Certificate,
 ) -> Result<(Vec<Running>, Entry), Error> {
     let [grpc, http, tls_grpc, tls_http] = free_ports()?;
+    let [echo, bytes, tls_echo, tls_bytes] = free_ports()?;
     let near = [
         road("grpc", grpc, " proto h2", tls_grpc, " ssl verify none alpn h2"),
         road("http", http, "", tls_http, " ssl verify none alpn http/1.1"),
+        raw("echo", echo, "", tls_echo, " ssl verify none"),
+        raw("bytes", bytes, "", tls_bytes, " ssl verify none"),
     ];
     let pem = tls.both.display();
     let far = [
         road("grpc", tls_grpc, &format!(" ssl crt {pem} alpn h2"), backend.grpc, " proto h2"),
         road("http", tls_http, &format!(" ssl crt {pem} alpn http/1.1"), backend.http, ""),
+        raw("echo", tls_echo, &format!(" ssl crt {pem}"), backend.tcp, ""),
+        raw("bytes", tls_bytes, &format!(" ssl crt {pem}"), backend.http, ""),
     ];
     let mut far = run("haproxy-far", &far.concat(), scratch)?;
-    far.listening(&[tls_grpc, tls_http])?;
+    far.listening(&[tls_grpc, tls_http, tls_echo, tls_bytes])?;
     let mut near = run("haproxy-near", &near.concat(), scratch)?;
-    near.listening(&[grpc, http])?;
-    Ok((vec![near, far], Entry::Proxy { grpc, http }))
+    near.listening(&[grpc, http, echo, bytes])?;
+    let raw = Some(Raw { echo, http: bytes });
+    Ok((vec![near, far], Entry::Proxy { grpc, http, raw }))
 }
 
 fn run(name: &str, roads: &str, scratch: &Path) -> Result<Running, Error> {
@@ -57,12 +63,23 @@ defaults
 ";
 
 fn road(name: &str, from: u16, bind: &str, to: u16, server: &str) -> String {
+    of_mode("http", name, from, bind, to, server)
+}
+
+/// A road of bytes; between the two each connection is one of TLS, resumed where it can be.
+fn raw(name: &str, from: u16, bind: &str, to: u16, server: &str) -> String {
+    of_mode("tcp", name, from, bind, to, server)
+}
+
+fn of_mode(mode: &str, name: &str, from: u16, bind: &str, to: u16, server: &str) -> String {
     format!(
         "\
 frontend {name}-in
+  mode {mode}
   bind 127.0.0.1:{from}{bind}
   default_backend {name}-out
 backend {name}-out
+  mode {mode}
   server next 127.0.0.1:{to}{server}
 "
     )

@@ -38,7 +38,7 @@ pub(super) fn start(
     far.listening(&[tls_grpc, tls_http])?;
     let mut near = run("nginx-near", &near.concat(), scratch)?;
     near.listening(&[grpc, http])?;
-    Ok((vec![near, far], Entry::Proxy { grpc, http }))
+    Ok((vec![near, far], Entry::Proxy { grpc, http, raw: None }))
 }
 
 fn run(name: &str, servers: &str, scratch: &Path) -> Result<Running, Error> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::child::{Running, output};
-use super::contestant::{Backend, ECHO, Entry, FILES};
+use super::contestant::{BYTES, Backend, ECHO, Entry, FILES, Raw, STREAMS, port};
 use crate::Error;
 use crate::cpu::resident;
 
@@ -26,13 +26,23 @@ pub struct Node {
     pub idle_bytes: u64,
 }
 
+/// Two nodes that run.
+pub(super) struct Two {
+    /// The nodes, nearest to the load first.
+    pub(super) nodes: Vec<Running>,
+    /// What holds the forwarded ports open.
+    pub(super) beside: Vec<Running>,
+    /// Where calls and bytes enter.
+    pub(super) entry: Entry,
+}
+
 /// Starts both nodes and offers the services.
 pub(super) fn start(
     micro: &Path,
     backend: &Backend,
     scratch: &Path,
     nodes: &mut Vec<Node>,
-) -> Result<(Vec<Running>, Entry), Error> {
+) -> Result<Two, Error> {
     if !micro.is_file() {
         let path = micro.display();
         return Err(Error::Wrong(format!("{path} is not built: cargo build --release -p netd")));
@@ -41,13 +51,15 @@ pub(super) fn start(
     let far = Home::make("micro-far", micro, scratch)?;
 
     let (near_node, near_ready) = near.up(scratch, &["up"])?;
-    let covers = ["--service", ECHO, "--service", FILES];
-    let invite = [&["network", "invite", "-o", "json"][..], &covers].concat();
+    let mut invite = vec!["network", "invite", "-o", "json"];
+    invite.extend([ECHO, FILES, STREAMS, BYTES].iter().flat_map(|name| ["--service", name]));
     let invitation = near.json(&invite)?;
     let ticket = text(&invitation, &["ticket"])?;
     let (far_node, far_ready) = far.up(scratch, &["--join", &ticket])?;
     far.run(&["expose", ECHO, &backend.grpc.to_string(), "--protocol", "grpc"])?;
     far.run(&["expose", FILES, &backend.http.to_string(), "--protocol", "http"])?;
+    far.run(&["expose", STREAMS, &backend.http.to_string(), "--protocol", "tcp"])?;
+    far.run(&["expose", BYTES, &backend.tcp.to_string(), "--protocol", "tcp"])?;
 
     for (running, ready_ms) in [(&near_node, near_ready), (&far_node, far_ready)] {
         let watched = running.watched();
@@ -55,9 +67,15 @@ pub(super) fn start(
         nodes.push(Node { name: watched.name, ready_ms, idle_bytes });
     }
     let proxy = text(&near.json(&["status", "-o", "json"])?, &["proxy", "address"])?;
-    let port = proxy.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-    let port = port.ok_or_else(|| Error::Wrong(format!("proxy address {proxy:?} has no port")))?;
-    Ok((vec![near_node, far_node], Entry::Proxy { grpc: port, http: port }))
+    let proxy = port(&proxy)?;
+    let (echo, echo_held) = near.forward(BYTES, scratch)?;
+    let (http, http_held) = near.forward(STREAMS, scratch)?;
+    let raw = Some(Raw { echo, http });
+    Ok(Two {
+        nodes: vec![near_node, far_node],
+        beside: vec![echo_held, http_held],
+        entry: Entry::Proxy { grpc: proxy, http: proxy, raw },
+    })
 }
 
 /// Milliseconds of `micro network demo --once`, from start to end.
@@ -111,6 +129,19 @@ impl Home {
             text(&status, &["proxy", "address"]).ok()
         })?;
         Ok((running, begun.elapsed().as_secs_f64() * 1000.0))
+    }
+
+    /// A port that is the service `name`, for as long as what comes with it runs.
+    fn forward(&self, name: &str, scratch: &Path) -> Result<(u16, Running), Error> {
+        let command = self.command(&["forward", name, "-o", "json"]);
+        let what = format!("{}-{name}", self.name);
+        let mut running = Running::start(command, &what, scratch)?;
+        let at = running.until("a forwarded port", || {
+            let said = fs::read_to_string(scratch.join(format!("{what}.log"))).ok()?;
+            let said: Value = serde_json::from_str(&said).ok()?;
+            said.pointer("/items/0/address")?.as_str().map(port)
+        })?;
+        Ok((at?, running))
     }
 
     fn run(&self, arguments: &[&str]) -> Result<String, Error> {

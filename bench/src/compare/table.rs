@@ -163,10 +163,15 @@ pub(super) fn markdown(report: &Report) -> String {
 
 /// Header and rows; the last columns set our nodes beside each other contestant.
 fn cells(report: &Report, workload: Workload) -> Vec<Vec<String>> {
-    let calls = !matches!(workload, Workload::Bulk(_));
+    let calls = !workload.is_bulk();
     let mut header = vec!["road"];
     if calls {
-        header.extend(["calls/s", "±%", "p50 µs", "p99 µs", "p99.9 µs", "CPU s/1000 calls"]);
+        let (rate, cost) = if matches!(workload, Workload::Connections(_)) {
+            ("connections/s", "CPU s/1000")
+        } else {
+            ("calls/s", "CPU s/1000 calls")
+        };
+        header.extend([rate, "±%", "p50 µs", "p99 µs", "p99.9 µs", cost]);
     } else {
         header.extend(["GiB/s", "±%", "CPU s/GiB"]);
     }
@@ -228,18 +233,22 @@ pub(super) mod tests {
                 cpu.iter().enumerate().map(|(at, &spent)| one(format!("p{at}"), spent)).collect();
             uses.extend([one("service".into(), 0.01), one("load".into(), 0.02)]);
             let found = match workload {
-                Workload::Bulk(bytes) => Found::Bulk(crate::outcome::BulkOutcome {
-                    bytes,
-                    gib_per_second: rate,
-                    cpu: uses,
-                    ..Default::default()
-                }),
-                Workload::InFlight(_) | Workload::Rate(_) => Found::Calls(CallsOutcome {
-                    rate,
-                    latency_us: Percentiles { p50, ..Percentiles::default() },
-                    cpu: uses,
-                    ..CallsOutcome::default()
-                }),
+                Workload::Bulk(bytes) | Workload::Streams(_, bytes) => {
+                    Found::Bulk(crate::outcome::BulkOutcome {
+                        bytes,
+                        gib_per_second: rate,
+                        cpu: uses,
+                        ..Default::default()
+                    })
+                }
+                Workload::InFlight(_) | Workload::Rate(_) | Workload::Connections(_) => {
+                    Found::Calls(CallsOutcome {
+                        rate,
+                        latency_us: Percentiles { p50, ..Percentiles::default() },
+                        cpu: uses,
+                        ..CallsOutcome::default()
+                    })
+                }
             };
             Measure { contestant, workload, round, found }
         });

@@ -47,7 +47,12 @@ pub(super) fn lines(report: &Report) -> Vec<Line> {
                 let others = of(Kind::Direct).zip(of(Kind::Haproxy));
                 lines.extend(others.and_then(|(direct, row)| added(workload, ours, direct, row)));
             }
+            Workload::Connections(_) => {
+                lines.extend(of(Kind::Haproxy).map(|row| connections(workload, ours, row)));
+            }
             Workload::Bulk(_) => lines.extend(of(Kind::Quinn).map(|row| bulk(ours, row))),
+            // No bar of its own: the table says what it is beside the others.
+            Workload::Streams(..) => {}
         }
     }
     for node in &report.nodes {
@@ -76,6 +81,15 @@ fn cost(workload: Workload, ours: &Row, theirs: &Row, bar: f64) -> Line {
         bar: format!("{workload}: CPU per call at most {bar} × {}", theirs.kind),
         found: format!("{ratio:.2} × ({:.4} to {:.4} s/1000)", ours.cost(), theirs.cost()),
         met: ratio <= bar,
+    }
+}
+
+fn connections(workload: Workload, ours: &Row, theirs: &Row) -> Line {
+    let ratio = ours.rate / theirs.rate;
+    Line {
+        bar: format!("{workload}: rate at least that of {}", theirs.kind),
+        found: format!("{ratio:.2} × ({:.0} to {:.0}/s)", ours.rate, theirs.rate),
+        met: ratio >= 1.0,
     }
 }
 
@@ -127,6 +141,13 @@ mod tests {
         let lines = lines(&report(Workload::Rate(1000), &found));
         assert_eq!(lines.len(), 1);
         assert!(lines[0].met && lines[0].found == "100 µs to 110 µs", "{lines:?}");
+    }
+
+    #[test]
+    fn connections_are_held_against_haproxy_by_their_rate() {
+        let found = [(Kind::Micro, 3000.0, 1.0, &[][..]), (Kind::Haproxy, 2000.0, 1.0, &[][..])];
+        let lines = lines(&report(Workload::Connections(32), &found));
+        assert!(lines[0].met && lines[0].found.starts_with("1.50 ×"), "{lines:?}");
     }
 
     #[test]

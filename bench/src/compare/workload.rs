@@ -1,4 +1,4 @@
-//! The work: unary calls and bulk.
+//! The work: unary calls, connections and bulk.
 
 use std::fmt;
 use std::path::Path;
@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Plan;
 use super::child::output;
-use super::contestant::{Backend, Contestant, ECHO, Entry, FILES, Kind};
-use crate::Error;
+use super::contestant::{Backend, Contestant, ECHO, Entry, FILES, Kind, Raw};
 use crate::outcome::{BulkOutcome, CallsOutcome};
+use crate::{Error, connections};
 
 /// Message size of unary calls, in bytes.
 const SIZE: usize = 128;
@@ -23,8 +23,12 @@ pub enum Workload {
     InFlight(usize),
     /// Unary gRPC calls, so many per second.
     Rate(u32),
-    /// One download of so many bytes.
+    /// New TCP connections, so many at a time.
+    Connections(usize),
+    /// One download of so many bytes over HTTP.
     Bulk(u64),
+    /// So many downloads at a time over TCP, of so many bytes together.
+    Streams(usize, u64),
 }
 
 /// What a workload found.
@@ -42,7 +46,13 @@ impl fmt::Display for Workload {
         match self {
             Self::InFlight(calls) => write!(f, "unary gRPC {SIZE} B, {calls} in flight"),
             Self::Rate(rate) => write!(f, "unary gRPC {SIZE} B, {rate}/s open loop"),
+            Self::Connections(at_once) => {
+                write!(f, "new TCP connections, {} B each, {at_once} at a time", connections::SIZE)
+            }
             Self::Bulk(bytes) => write!(f, "one HTTP download of {} MiB", bytes >> 20),
+            Self::Streams(streams, bytes) => {
+                write!(f, "TCP, {} MiB in {streams} streams", bytes >> 20)
+            }
         }
     }
 }
@@ -89,11 +99,22 @@ impl Workload {
                 command.args(["--for", &format!("{}s", plan.length.as_secs_f64())]);
                 command.args(["--warm", &format!("{}s", plan.warm_up.as_secs_f64())]);
                 command.arg("--histogram").arg(out.join(self.file(contestant.kind, round)));
-                match self {
-                    Self::InFlight(calls) => command.args(["--in-flight", &calls.to_string()]),
-                    Self::Rate(rate) => command.args(["--rate", &rate.to_string()]),
-                    Self::Bulk(_) => return Ok(None),
-                };
+                if let Self::Rate(rate) = self {
+                    command.args(["--rate", &rate.to_string()]);
+                } else {
+                    command.args(["--in-flight", &self.at_once().to_string()]);
+                }
+            }
+            (Self::Connections(at_once), Entry::Proxy { raw: Some(Raw { echo, .. }), .. }) => {
+                command.args(["connect", "--target", &format!("127.0.0.1:{echo}")]);
+                command.args(["--for", &format!("{}s", plan.length.as_secs_f64())]);
+                command.args(["--warm", &format!("{}s", plan.warm_up.as_secs_f64())]);
+                command.args(["--in-flight", &at_once.to_string()]);
+            }
+            (Self::Streams(streams, bytes), Entry::Proxy { raw: Some(Raw { http, .. }), .. }) => {
+                let each = bytes / u64::try_from(streams).unwrap_or(1).max(1);
+                let url = format!("http://127.0.0.1:{http}/bytes/{each}");
+                command.args(["download", "--url", &url, "--connections", &streams.to_string()]);
             }
             (Self::Bulk(bytes), Entry::Proxy { http, .. }) => {
                 let url = format!("http://127.0.0.1:{http}/bytes/{bytes}");
@@ -103,24 +124,41 @@ impl Workload {
                 command.args(["quic-download", "--target", at, "--key", key]);
                 command.args(["--bytes", &bytes.to_string(), "--mtu", &plan.mtu.to_string()]);
             }
-            (Self::InFlight(_) | Self::Rate(_), Entry::Quic { .. }) => return Ok(None),
+            _ => return Ok(None),
         }
         for watched in contestant.watched(backend) {
             command.args(["--pid", &format!("{}={}", watched.name, watched.pid)]);
         }
         let printed = output(&mut command)?;
         let found = match self {
-            Self::InFlight(_) | Self::Rate(_) => serde_json::from_str(&printed).map(Found::Calls),
-            Self::Bulk(_) => serde_json::from_str(&printed).map(Found::Bulk),
+            Self::InFlight(_) | Self::Rate(_) | Self::Connections(_) => {
+                serde_json::from_str(&printed).map(Found::Calls)
+            }
+            Self::Bulk(_) | Self::Streams(..) => serde_json::from_str(&printed).map(Found::Bulk),
         };
         found.map(Some).map_err(Error::at("result of the load tool"))
+    }
+
+    /// How much of it is under way at a time.
+    fn at_once(self) -> usize {
+        match self {
+            Self::InFlight(count) | Self::Connections(count) | Self::Streams(count, _) => count,
+            Self::Rate(_) | Self::Bulk(_) => 1,
+        }
+    }
+
+    /// Whether it is about bytes, and not about how often.
+    pub(super) fn is_bulk(self) -> bool {
+        matches!(self, Self::Bulk(_) | Self::Streams(..))
     }
 
     fn file(self, kind: Kind, round: usize) -> String {
         let work = match self {
             Self::InFlight(calls) => format!("in-flight-{calls}"),
             Self::Rate(rate) => format!("rate-{rate}"),
+            Self::Connections(at_once) => format!("connections-{at_once}"),
             Self::Bulk(bytes) => format!("bulk-{bytes}"),
+            Self::Streams(streams, bytes) => format!("streams-{streams}-{bytes}"),
         };
         let who = format!("{kind:?}").to_ascii_lowercase();
         format!("latency-{work}-{who}-{}.hgrm", round + 1)

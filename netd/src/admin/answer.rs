@@ -68,6 +68,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 pub(super) fn malformed(why: &dyn std::fmt::Display) -> Problem {
     Problem::new("M8001", Exit::Usage, "the request to the admin API cannot be read")
         .why(why.to_string())
+        .attempt("micro version", "shows the release of the node too; all that is sent has a bound")
 }
 
 /// What is answered to a path that is not there.

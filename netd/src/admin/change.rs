@@ -235,7 +235,7 @@ pub(super) async fn unexpose(
             Ok(()) => instances += 1,
             // Gone in between: what was asked for is so.
             Err(RegistrarError::NotFound) => {}
-            Err(why @ (RegistrarError::Refused(_) | RegistrarError::Unavailable)) => {
+            Err(why) => {
                 return Err(not_registered(&service, &why));
             }
         }
@@ -276,6 +276,11 @@ fn not_registered(service: &ServiceName, why: &RegistrarError) -> Problem {
                     "on an issuer, makes a ticket that allows it; join again with it",
                 )
         }
+        RegistrarError::TooMuch(reason) => {
+            Problem::new("M4001", Exit::Usage, format!("{service} cannot be offered so"))
+                .why(reason.clone())
+                .attempt("micro services", "lists what is offered; labels are short and few")
+        }
         RegistrarError::Unavailable => {
             Problem::new("M1013", Exit::Unreachable, "the node is stopping").why(why.to_string())
         }
@@ -290,10 +295,11 @@ fn protocol(name: &str) -> Result<Protocol, Problem> {
         "grpc" => Ok(Protocol::Grpc),
         "http" | "http1" => Ok(Protocol::Http1),
         "http2" | "h2c" => Ok(Protocol::Http2),
+        "mucp" => Ok(Protocol::Mucp),
         "tcp" => Ok(Protocol::Tcp),
-        other => {
-            Err(malformed(&format!("protocol {other:?}: grpc, http, http2 and tcp are delivered")))
-        }
+        other => Err(malformed(&format!(
+            "protocol {other:?}: grpc, http, http2, mucp and tcp are delivered"
+        ))),
     }
 }
 

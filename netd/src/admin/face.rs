@@ -1,7 +1,7 @@
 //! Rules over gRPC: the same questions as on the admin socket, with the same answers.
 //!
-//! Reading is for every program that the proxy port serves. Writing is only where that is the
-//! node's own user alone, as on the admin socket: on the loopback, without `proxy.allow_users`.
+//! Reading is for every program that the proxy port serves. Writing is for programs of the node's
+//! own user and of root, over the loopback, as on the admin socket.
 
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -15,7 +15,6 @@ use proxy::own::{Refused, RefusedKind, Rules};
 use super::answer::Body;
 use super::{rules, why};
 use crate::api;
-use crate::config::{Settings, Users};
 use crate::error::{Exit, Problem};
 use crate::node::Node;
 use crate::rules::file;
@@ -26,37 +25,27 @@ use crate::rules::words::{Text as _, Word};
 const THROWS: u32 = 10_000;
 
 /// The rules of the node that this process is, once it is there.
-#[derive(Debug)]
-pub struct Face {
-    node: OnceLock<Weak<Node>>,
-    may_write: bool,
-}
+#[derive(Debug, Default)]
+pub struct Face(OnceLock<Weak<Node>>);
 
 impl Face {
-    /// The face of a node with these settings.
-    #[must_use]
-    pub fn new(settings: &Settings) -> Self {
-        let alone = matches!(&settings.allow_users, Users::These(others) if others.is_empty());
-        Self { node: OnceLock::new(), may_write: alone && settings.proxy.at.ip().is_loopback() }
-    }
-
     /// From now on it answers for this node.
     pub fn is_of(&self, node: &Arc<Node>) {
         // A second one would be a second node in one place: the first stays.
-        let _ = self.node.set(Arc::downgrade(node));
+        let _ = self.0.set(Arc::downgrade(node));
     }
 
     fn node(&self) -> Result<Arc<Node>, Problem> {
-        let node = self.node.get().and_then(Weak::upgrade);
+        let node = self.0.get().and_then(Weak::upgrade);
         node.ok_or_else(|| Problem::new("M1013", Exit::Unreachable, "the node is starting"))
     }
 
-    /// The node, to be written to.
-    fn writable(&self) -> Result<Arc<Node>, Problem> {
-        if !self.may_write {
-            let what = "rules are not written over this port";
+    /// The node, to be written to by a program of its owner or of another.
+    fn writable(&self, of_owner: bool) -> Result<Arc<Node>, Problem> {
+        if !of_owner {
+            let what = "this program may not write rules";
             return Err(Problem::new("M8003", Exit::NotAllowed, what)
-                .why("it serves other users or machines too, and they may not decide")
+                .why("only programs of the user who runs the node decide, over the loopback")
                 .attempt("micro rules apply FILE", "as the user who runs the node"));
         }
         self.node()
@@ -133,9 +122,13 @@ impl Rules for Face {
         })
     }
 
-    fn apply(&self, ask: pb::ApplyRequest) -> BoxFuture<'_, Result<pb::ApplyResponse, Refused>> {
+    fn apply(
+        &self,
+        ask: pb::ApplyRequest,
+        of_owner: bool,
+    ) -> BoxFuture<'_, Result<pb::ApplyResponse, Refused>> {
         answered(async move {
-            let node = self.writable()?;
+            let node = self.writable(of_owner)?;
             let mut set = file::parse(&ask.file, "file")?;
             if ask.replace {
                 set.revision = None;
@@ -145,9 +138,13 @@ impl Rules for Face {
         })
     }
 
-    fn remove(&self, ask: pb::RemoveRequest) -> BoxFuture<'_, Result<pb::ApplyResponse, Refused>> {
+    fn remove(
+        &self,
+        ask: pb::RemoveRequest,
+        of_owner: bool,
+    ) -> BoxFuture<'_, Result<pb::ApplyResponse, Refused>> {
         answered(async move {
-            let node = self.writable()?;
+            let node = self.writable(of_owner)?;
             let before = held(Arc::clone(&node), ask.service).await?;
             let service = before.service.parse().map_err(|why| super::answer::malformed(&why))?;
             let revision = Some(before.revision);

@@ -48,6 +48,8 @@ pub(super) async fn one(
             revision: rules.set().revision,
             author: rules.author().to_string(),
             author_name: Node::name_of(&routes, &rules.author()),
+            carried_by: rules.carriers().iter().map(|id| Node::name_of(&routes, id)).collect(),
+            note: notes(&routes, &name, rules.set()),
             rules: rules.set().rules.iter().map(form::Rule::of).collect(),
         },
     )
@@ -122,6 +124,7 @@ pub(super) async fn write(node: &Node, ask: api::ApplyRequest) -> Result<api::Ap
         let written = written.await;
         revision = written.map_err(|why| refused(node, &service, ask.set.revision, why))?;
     }
+    let note = if count == 0 { String::new() } else { how_long(&node.routes(), &service) };
     Ok(api::Applied {
         service: service.to_string(),
         revision,
@@ -129,12 +132,12 @@ pub(super) async fn write(node: &Node, ask: api::ApplyRequest) -> Result<api::Ap
         changed: !unchanged,
         dry_run: ask.dry_run,
         warnings,
+        note,
     })
 }
 
 fn refused(node: &Node, service: &ServiceName, asked: Option<u64>, why: NotWritten) -> Problem {
     let refusal = match why {
-        NotWritten::Refused(refusal) => refusal,
         NotWritten::Leaving(leaving) => {
             return Problem::new("M1013", Exit::Unreachable, "the node is stopping")
                 .why(leaving.to_string());
@@ -143,10 +146,13 @@ fn refused(node: &Node, service: &ServiceName, asked: Option<u64>, why: NotWritt
             let what = format!("the rules of {service} hold, and could not be kept");
             return kept_nowhere(what, &why);
         }
-        NotWritten::NotKept(_) | NotWritten::TooMany | NotWritten::Damaged(_) => {
+        NotWritten::NotKept(_)
+        | NotWritten::Damaged(_)
+        | NotWritten::Refused(Refusal::TooManyRules) => {
             let what = format!("the rules of {service} cannot be kept, so they stay as they were");
             return kept_nowhere(what, &why);
         }
+        NotWritten::Refused(refusal) => refusal,
     };
     match refusal {
         Refusal::StaleRules(now) => stale(&node.routes(), service, asked, now),
@@ -160,6 +166,7 @@ fn refused(node: &Node, service: &ServiceName, asked: Option<u64>, why: NotWritt
         other @ (Refusal::TooManyServices
         | Refusal::TooManyInstances
         | Refusal::TooLarge
+        | Refusal::TooManyRules
         | Refusal::Malformed(_)
         | Refusal::ForeignNode) => malformed(&other),
     }
@@ -169,7 +176,7 @@ fn refused(node: &Node, service: &ServiceName, asked: Option<u64>, why: NotWritt
 fn kept_nowhere(what: String, why: &NotWritten) -> Problem {
     let problem = Problem::new("M6003", Exit::Failed, what).why(why.to_string());
     match why {
-        NotWritten::TooMany => problem
+        NotWritten::Refused(_) => problem
             .attempt(
                 "micro rules get",
                 "lists who wrote which; take some away: micro rules rm SERVICE",
@@ -179,10 +186,7 @@ fn kept_nowhere(what: String, why: &NotWritten) -> Problem {
             "micro config path",
             "shows the state directory: move the file rules away, and restart",
         ),
-        NotWritten::Refused(_)
-        | NotWritten::NotKept(_)
-        | NotWritten::NotPut(_)
-        | NotWritten::Leaving(_) => problem.attempt(
+        NotWritten::NotKept(_) | NotWritten::NotPut(_) | NotWritten::Leaving(_) => problem.attempt(
             "micro config path",
             "shows where the state directory is; it needs space, and must be writable",
         ),
@@ -251,6 +255,43 @@ fn bad(bad: BadRule) -> Problem {
         .attempt("micro rules apply FILE --dry-run", "")
 }
 
+/// Seconds by which the clocks of members may differ without a word.
+const CLOCK_SLACK: u64 = 300;
+
+/// What a reader of rules should know beside them, in one line; else empty.
+fn notes(routes: &Routes, service: &ServiceName, set: &RuleSet) -> String {
+    let all = [how_long(routes, service), clocks(set, member::now())];
+    all.into_iter().filter(|one| !one.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+/// That clocks differ, where that is known and diverts hang on it; else empty.
+fn clocks(set: &RuleSet, now: UnixTime) -> String {
+    let has_divert = set.rules.iter().any(|rule| rule.then.divert.is_some());
+    let written = set.history.last().map_or(0, |last| last.at.seconds_after(now));
+    if !has_divert || written <= CLOCK_SLACK {
+        return String::new();
+    }
+    format!(
+        "a clock is off: by that of this node they will be written in {} min; a divert ends by the \
+         clock of each caller's node",
+        written.div_ceil(60)
+    )
+}
+
+/// How long rules hold, where fewer than two nodes in reach may carry them; else empty.
+fn how_long(routes: &Routes, service: &ServiceName) -> String {
+    let may = routes.nodes().filter(|node| node.cost.is_finite() && node.may_rule(service));
+    let may: Vec<_> = may.take(2).collect();
+    match &may[..] {
+        [] => "no node in reach may carry these rules: they are forgotten after a day".to_owned(),
+        [one] => {
+            let one = if one.id == routes.me() { "this node" } else { &one.name };
+            format!("these rules hold while {one} runs; no other node may carry them")
+        }
+        _ => String::new(),
+    }
+}
+
 /// What is odd about rules, as things are now.
 fn warnings(
     set: &RuleSet,
@@ -277,6 +318,10 @@ fn warnings(
             all.push(warning(&rule.name, what));
         }
     }
+    let differ = held(routes, service).map_or(String::new(), |held| clocks(held.set(), now));
+    if !differ.is_empty() {
+        all.push(warning("", differ));
+    }
     let before = held(routes, service).into_iter().flat_map(|rules| &rules.set().rules);
     for rule in before.filter(|old| set.rules.iter().all(|new| new.name != old.name)) {
         if let Some(divert) = rule.then.divert.filter(|divert| divert.until > now) {
@@ -292,4 +337,27 @@ fn warnings(
 
 fn name(routes: &Routes, node: &NodeId) -> String {
     Node::name_of(routes, node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::rule::Divert;
+
+    #[test]
+    fn a_clock_that_is_an_hour_off_is_told_where_a_divert_hangs_on_it() {
+        let node = NodeId::from_bytes([1; 32]);
+        let now = UnixTime(1_000_000);
+        let written = |seconds: u64, divert: bool| {
+            let mut rule = Rule { name: "r".into(), ..Rule::default() };
+            rule.then.divert = divert.then(|| Divert { node, until: now.plus(3_600) });
+            RuleSet::following(None, vec![rule], node, now.plus(seconds))
+        };
+        let told = clocks(&written(3_600, true), now);
+        assert!(told.starts_with("a clock is off") && told.contains("in 60 min"), "{told}");
+        // Of one that is behind, the divert it wrote has ended for others, which is told as such.
+        assert_eq!(clocks(&written(0, true), now.plus(7_200)), "");
+        assert_eq!(clocks(&written(200, true), now), "");
+        assert_eq!(clocks(&written(3_600, false), now), "");
+    }
 }

@@ -33,6 +33,8 @@ pub struct Applied {
     pub dry_run: bool,
     /// What is odd about them.
     pub warnings: Vec<RuleWarning>,
+    /// How long they hold, where that is not for as long as anybody runs; else empty.
+    pub note: String,
 }
 
 /// Something odd about a rule.
@@ -73,6 +75,10 @@ pub struct Rules {
     pub author: String,
     /// Its name.
     pub author_name: String,
+    /// The names of the nodes in reach that carry them, the author perhaps among them.
+    pub carried_by: Vec<String>,
+    /// How long they hold, where that is not for as long as anybody runs; else empty.
+    pub note: String,
     /// The rules, in the order in which they are tried.
     #[serde(rename = "rule")]
     pub rules: Vec<crate::rules::form::Rule>,

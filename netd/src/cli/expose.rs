@@ -21,6 +21,7 @@ enum Protocol {
     Grpc,
     Http,
     Http2,
+    Mucp,
     Tcp,
 }
 
@@ -29,6 +30,7 @@ enum Protocol {
 #[command(after_help = "\
 Examples:
   micro expose shop 3000                       HTTP or gRPC, found out by asking
+  micro expose greeter 9090 --protocol mucp    go-micro v1, v3 to v6
   micro expose db 5432 --protocol tcp          anything else over TCP
   micro expose orders 10.0.0.7:9000 --protocol grpc --version v2 --label tier=gold")]
 pub struct ExposeArgs {
@@ -94,6 +96,7 @@ pub async fn run(args: ExposeArgs, global: &Global) -> Result<Exit, Problem> {
         let call = match exposed.protocol.as_str() {
             "grpc" => format!("micro describe {name}"),
             "tcp" => format!("micro forward {name}"),
+            "mucp" => format!("micro why {name}"),
             _ => format!("micro call {name} GET /"),
         };
         output.say(&format!("visible.   try: {call}"));

@@ -157,7 +157,7 @@ fn told(document: &serde_json::Value, output: Output) -> Result<(), Problem> {
     output::print(&format!("{line}\n"))
 }
 
-/// Says what is odd about rules.
+/// Says what is odd about rules, and how long they hold where that is not for as long as anybody runs.
 pub(super) fn warn(applied: &api::Applied, output: Output) {
     if output.quiet {
         return;
@@ -165,6 +165,9 @@ pub(super) fn warn(applied: &api::Applied, output: Output) {
     for one in &applied.warnings {
         let rule = if one.rule.is_empty() { String::new() } else { format!("rule {}: ", one.rule) };
         output::warn(&text::plain(&format!("{rule}{}", one.what)));
+    }
+    if !applied.note.is_empty() {
+        output::talk(&format!("note: {}", text::plain(&applied.note)));
     }
 }
 
@@ -207,7 +210,14 @@ async fn get(args: GetArgs, global: &Global) -> Result<Exit, Problem> {
         return Ok(Exit::Done);
     }
     let author = text::plain(&rules.author_name);
-    let head = format!("# revision {}, written by {author}\n", rules.revision);
+    let carried = match &*rules.carried_by {
+        [] => String::new(),
+        all => format!(", carried by {}", text::plain(&all.join(", "))),
+    };
+    let mut head = format!("# revision {}, written by {author}{carried}\n", rules.revision);
+    if !rules.note.is_empty() {
+        head += &format!("# {}\n", text::plain(&rules.note));
+    }
     let set = Set { service: Word(name), revision: Some(rules.revision), rules: rules.rules };
     output::print(&(head + &file::write(&set)?))?;
     Ok(Exit::Done)

@@ -30,6 +30,8 @@ pub struct File {
     pub network: NetworkSection,
     /// The faces turned to programs.
     pub proxy: ProxySection,
+    /// Records of programs.
+    pub store: StoreSection,
     /// Topics.
     pub broker: BrokerSection,
     /// Health and metrics.
@@ -73,6 +75,8 @@ pub struct ProxySection {
     pub allow_users: Option<Spanned<Strings>>,
     /// HTTP/1, HTTP/2 and gRPC, on one port.
     pub http: HttpSection,
+    /// Where programs look for etcd.
+    pub etcd: EtcdSection,
 }
 
 /// `[proxy.http]`
@@ -82,6 +86,22 @@ pub struct ProxySection {
 pub struct HttpSection {
     pub address: Option<Spanned<String>>,
     pub max_inflight: Option<Spanned<i64>>,
+}
+
+/// `[proxy.etcd]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is told in config::layers::KEYS")]
+pub struct EtcdSection {
+    pub address: Option<Spanned<String>>,
+}
+
+/// `[store]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is told in config::layers::KEYS")]
+pub struct StoreSection {
+    pub backend: Option<Spanned<String>>,
 }
 
 /// `[broker]`
@@ -199,6 +219,8 @@ impl File {
             ("network.name", self.network.name),
             ("network.ticket", self.network.ticket),
             ("proxy.http.address", self.proxy.http.address),
+            ("proxy.etcd.address", self.proxy.etcd.address),
+            ("store.backend", self.store.backend),
             ("broker.address", self.broker.address),
             ("observe.address", self.observe.address),
             ("log.level", self.log.level),

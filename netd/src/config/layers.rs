@@ -9,7 +9,8 @@ use proto::LabelSet;
 use super::values::{self, Raw};
 use super::{
     Address, DEFAULT_GRACE, DEFAULT_GRANT_TTL, DEFAULT_LISTEN, DEFAULT_MAX_INFLIGHT, DEFAULT_NATS,
-    DEFAULT_OBSERVE, DEFAULT_PROXY, LogFormat, Paths, Settings, Users, duration, env, file, secret,
+    DEFAULT_OBSERVE, DEFAULT_PROXY, LogFormat, Paths, Settings, StoreBackend, Users, duration, env,
+    file, secret,
 };
 use crate::error::{Excerpt, Exit, Problem};
 
@@ -36,6 +37,8 @@ pub const KEYS: &[Key] = &[
     key("proxy.allow_users", "users served beside the node's own and root; * is all"),
     key("proxy.http.address", "where programs call"),
     key("proxy.http.max_inflight", "calls in flight at once"),
+    key("proxy.etcd.address", "where programs look for etcd, beside the proxy: 127.0.0.1:2379"),
+    key("store.backend", "where records of programs are kept: disk or memory"),
     key("broker.address", "where clients of NATS connect"),
     key("observe.address", "where health and metrics are read"),
     key("log.level", "level, or directives"),
@@ -200,6 +203,18 @@ impl Pick {
                 values::count,
                 || DEFAULT_MAX_INFLIGHT,
                 u32::to_string,
+            )?,
+            etcd: self.take(
+                "proxy.etcd.address",
+                |raw| values::address(raw).map(|address| Some(address.at)),
+                || None,
+                |at| at.map_or_else(String::new, |at| at.to_string()),
+            )?,
+            store: self.take(
+                "store.backend",
+                values::store_backend,
+                || StoreBackend::Disk,
+                StoreBackend::to_string,
             )?,
             nats: self.take(
                 "broker.address",

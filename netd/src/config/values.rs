@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proto::LabelSet;
 
-use super::{Address, LogFormat, Users, duration};
+use super::{Address, LogFormat, StoreBackend, Users, duration};
 
 /// The longest name of a node: it is a file name and a DNS label.
 pub const MAX_NODE_NAME: usize = 63;
@@ -95,6 +95,18 @@ pub fn region(raw: &Raw) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
+}
+
+/// Where records of programs are kept.
+///
+/// # Errors
+/// What there is instead.
+pub fn store_backend(raw: &Raw) -> Result<StoreBackend, String> {
+    match raw.text()? {
+        "disk" => Ok(StoreBackend::Disk),
+        "memory" => Ok(StoreBackend::Memory),
+        other => Err(format!("{other:?} is no backend: disk, memory")),
+    }
 }
 
 /// Labels, as a table or as `key=value,key=value`.

@@ -15,7 +15,7 @@ use tunnel::issuer::Template;
 use super::distance::{Distance, Stage};
 use crate::admin::make_ticket;
 use crate::cli::demo::DemoArgs;
-use crate::config::{Address, LogFormat, Paths, Settings, secret};
+use crate::config::{Address, LogFormat, Paths, Settings, StoreBackend, secret};
 use crate::daemon::{self, Running};
 use crate::error::{Exit, Problem};
 use crate::member;
@@ -283,6 +283,8 @@ fn settings(plan: &Plan, at: usize, front: SocketAddr, files: &Files, paths: &Pa
         proxy: any(usual, at != 0),
         allow_users: crate::config::Users::These(Vec::new()),
         max_inflight: crate::config::DEFAULT_MAX_INFLIGHT,
+        etcd: None,
+        store: StoreBackend::Memory,
         nats: any(loopback, true),
         observe: any(loopback, true),
         log_level: "error".to_owned(),

@@ -19,6 +19,7 @@ const NODES: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     not_granted: BTreeMap<NodeId, Time>,
+    not_kept: BTreeMap<NodeId, Time>,
 }
 
 impl Notes {
@@ -39,6 +40,14 @@ impl Notes {
                     self.not_granted.insert(node, now);
                     let node = node.short();
                     tracing::warn!(event = "service not granted", node, %service, "network");
+                }
+            }
+            Note::NotKept { author, service } => {
+                self.not_kept.retain(|_, told| now.since(*told) < SAY_EVERY);
+                if self.not_kept.len() < NODES && !self.not_kept.contains_key(&author) {
+                    self.not_kept.insert(author, now);
+                    let author = author.short();
+                    tracing::warn!(event = "rules not carried", author, %service, "too many are kept");
                 }
             }
             Note::Joined { node, name } => {

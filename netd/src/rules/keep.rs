@@ -1,31 +1,35 @@
-//! The rules that this node has written, kept for its next life.
+//! The rules that this node keeps for the network, written by whomever, for its next life.
 //!
 //! ```text
-//! apply ─▶ set ─▶ file written beside ─▶ router: newer than what there is? ─▶ file put in place
-//! start ─▶ file ─▶ router: each set again, with the revision it had
+//! apply  ─▶ set ─▶ file written beside ─▶ router: newer than what there is? ─▶ file put in place
+//! router ─▶ it keeps others now ─▶ file
+//! start  ─▶ file ─▶ router: each set again, with the revision it had
 //! ```
 //!
 //! One task writes: edits are done one after the other, and each either wholly or not at all. Sets
-//! without rules are kept as well, for without them what they took away would hold again.
+//! without rules are kept as well, for without them what they took away would hold again. How many
+//! are kept is the router's to say ([`router::Limits`]).
 //!
 //! ```text
-//! "micro-rules-1\n" | kept *         kept: 1 service   2 set (see proto::rule)
+//! "micro-rules-1\n" | kept *         kept: 1 service   2 set (see proto::rule)   3 told by others
 //! ```
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use proto::rule::{Rule, RuleSet};
 use proto::wire::{self, Fields};
 use proto::{DecodeError, NodeId, ServiceName};
 use proxy::Published;
+use router::kept::{KeptSet, KeptSets};
 use router::{Refusal, Request};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
 
 use crate::drive::{Asks, Leaving};
 use crate::member;
-use crate::state::{MAX_FILE, State, StateError};
+use crate::state::{State, StateError};
 
 /// The file in the state directory.
 const FILE: &str = "rules";
@@ -34,6 +38,10 @@ const HEADER: &[u8] = b"micro-rules-1\n";
 const WAITING: usize = 16;
 /// How often an edit that replaces whatever there is begins anew because others were quicker.
 const ATTEMPTS: usize = 5;
+/// Bytes of the file: twice what a router keeps.
+const MAX_KEPT: u64 = 8 << 20;
+/// What others wrote is written down at once, and then no more often than this.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
 
 /// Rules to be written.
 #[derive(Clone, Debug)]
@@ -57,9 +65,6 @@ pub enum NotWritten {
     /// They cannot be kept.
     #[error(transparent)]
     NotKept(StateError),
-    /// With them there would be more than a node keeps.
-    #[error("a node keeps at most {} KiB of rules that it wrote", MAX_FILE / 1024)]
-    TooMany,
     /// What is kept from an earlier life cannot be read, and would be lost.
     #[error("what is kept there cannot be read: {0}")]
     Damaged(String),
@@ -76,17 +81,40 @@ pub enum NotWritten {
 pub struct Keeper(mpsc::Sender<(Edit, oneshot::Sender<Result<u64, NotWritten>>)>);
 
 impl Keeper {
-    /// Writes again what is kept in `state`, and waits for edits.
-    pub async fn start(me: NodeId, state: Arc<State>, routes: Arc<Published>, asks: Asks) -> Self {
+    /// Keeps again what is kept in `state`, and waits for edits and for what the router keeps.
+    pub async fn start(
+        me: NodeId,
+        state: Arc<State>,
+        routes: Arc<Published>,
+        kept: watch::Receiver<Arc<KeptSets>>,
+        asks: Asks,
+    ) -> Self {
         let (sender, mut edits) = mpsc::channel::<(Edit, oneshot::Sender<_>)>(WAITING);
-        let mut desk = Desk { me, state, routes, asks, kept: Ok(BTreeMap::new()) };
+        let (written, again) = (Ok(BytesMut::new()), Instant::now());
+        let mut news = kept.clone();
+        let mut desk = Desk { me, state, routes, asks, kept, written, again };
         desk.restore().await;
         // Ends with the last handle.
         tokio::spawn(async move {
-            while let Some((edit, answer)) = edits.recv().await {
-                // Who no longer waits does not need the answer.
-                let _ = answer.send(desk.write(edit).await);
+            loop {
+                // Both arms are safe to cancel: a change that is not taken is seen again.
+                let again = desk.again;
+                let changed = async {
+                    sleep_until(again).await;
+                    if news.changed().await.is_err() {
+                        std::future::pending().await
+                    }
+                };
+                tokio::select! {
+                    edit = edits.recv() => {
+                        let Some((edit, answer)) = edit else { break };
+                        // Who no longer waits does not need the answer.
+                        let _ = answer.send(desk.write(edit).await);
+                    }
+                    () = changed => desk.write_down(),
+                }
             }
+            desk.write_down();
         });
         Self(sender)
     }
@@ -102,38 +130,64 @@ impl Keeper {
     }
 }
 
-type Sets = BTreeMap<ServiceName, RuleSet>;
-
 /// What the task works with.
 struct Desk {
     me: NodeId,
     state: Arc<State>,
     routes: Arc<Published>,
     asks: Asks,
-    /// What is kept, or why that is not known.
-    kept: Result<Sets, String>,
+    /// What the router keeps.
+    kept: watch::Receiver<Arc<KeptSets>>,
+    /// What is in the file, or why that is not known.
+    written: Result<BytesMut, String>,
+    /// Before this what others wrote is not written down again.
+    again: Instant,
 }
 
 impl Desk {
     async fn restore(&mut self) {
-        self.kept = match self.state.read(FILE) {
-            Ok(None) => Ok(Sets::new()),
-            Ok(Some(bytes)) => decode(&bytes).map_err(|why| why.to_string()),
+        let read = match self.state.read_up_to(FILE, MAX_KEPT) {
+            Ok(None) => Ok((BytesMut::new(), KeptSets::new())),
+            Ok(Some(bytes)) => decode(&bytes)
+                .map(|sets| (BytesMut::from(&bytes[..]), sets))
+                .map_err(|why| why.to_string()),
             Err(why) => Err(why.to_string()),
         };
-        let sets = match &self.kept {
-            Ok(sets) => sets,
+        let sets = match read {
+            Ok((bytes, sets)) => {
+                self.written = Ok(bytes);
+                sets
+            }
             Err(why) => {
                 let path = self.state.path(FILE);
                 tracing::warn!(path = %path.display(), why, "rules of this node are lost");
+                self.written = Err(why);
                 return;
             }
         };
-        for (service, set) in sets {
-            let (service, set) = (service.clone(), set.clone());
-            let request = Request::Restore { service: service.clone(), set };
+        for (service, kept) in sets {
+            let (set, told) = (Arc::unwrap_or_clone(kept.set), kept.told);
+            let request = Request::Restore { service: service.clone(), set, told };
             if let Ok(Err(why)) = self.asks.request(request).await {
                 tracing::warn!(%service, %why, "rules of this node do not hold any more");
+            }
+        }
+    }
+
+    /// Writes down what the router keeps, as far as that can be done: it holds all the same.
+    fn write_down(&mut self) {
+        let kept = Arc::clone(&self.kept.borrow_and_update());
+        // What cannot be read is left as it is.
+        let Ok(written) = &mut self.written else { return };
+        let bytes = encode(&kept);
+        if bytes == *written {
+            return;
+        }
+        self.again = Instant::now() + WRITE_EVERY;
+        match self.state.write(FILE, &bytes) {
+            Ok(()) => *written = bytes,
+            Err(error) => {
+                tracing::warn!(event = "rules not kept", %error, "they hold until this node stops");
             }
         }
     }
@@ -165,53 +219,56 @@ impl Desk {
     }
 
     async fn put(&mut self, service: &ServiceName, set: RuleSet) -> Result<u64, NotWritten> {
-        let revision = set.revision;
-        let mut next = self.kept.clone().map_err(NotWritten::Damaged)?;
-        next.insert(service.clone(), set.clone());
-        let bytes = encode(&next);
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(NotWritten::TooMany);
+        if let Err(why) = &self.written {
+            return Err(NotWritten::Damaged(why.clone()));
         }
+        let revision = set.revision;
+        let mut next = KeptSets::clone(&self.kept.borrow());
+        next.insert(service.clone(), KeptSet { set: Arc::new(set.clone()), told: true });
+        let bytes = encode(&next);
         let prepared = self.state.prepare(FILE, &bytes).map_err(NotWritten::NotKept)?;
         self.asks.request(Request::Rule { service: service.clone(), set }).await??;
         prepared.put().map_err(NotWritten::NotPut)?;
-        self.kept = Ok(next);
+        self.written = Ok(bytes);
         Ok(revision)
     }
 }
 
-fn encode(sets: &Sets) -> BytesMut {
+fn encode(sets: &KeptSets) -> BytesMut {
     let mut out = BytesMut::from(HEADER);
-    for (service, set) in sets {
+    for (service, kept) in sets {
         wire::put_message(&mut out, 1, |out| {
             wire::put_bytes(out, 1, service.as_str().as_bytes());
-            wire::put_item(out, 2, &set.encode());
+            wire::put_item(out, 2, &kept.set.encode());
+            wire::put_int(out, 3, u64::from(!kept.told));
         });
     }
     out
 }
 
-fn decode(bytes: &[u8]) -> Result<Sets, DecodeError> {
+fn decode(bytes: &[u8]) -> Result<KeptSets, DecodeError> {
     let body = bytes.strip_prefix(HEADER).ok_or(DecodeError::Invalid("header of rules"))?;
-    let mut sets = Sets::new();
+    let mut sets = KeptSets::new();
     let mut all = Fields::new(body.to_vec().into());
     while let Some((tag, value)) = all.next()? {
         if tag != 1 {
             wire::unknown(tag)?;
             continue;
         }
-        let (mut service, mut set) = (None, None);
+        let (mut service, mut set, mut told) = (None, None, true);
         let mut fields = Fields::new(value.bytes("rules", body.len())?);
         while let Some((tag, value)) = fields.next()? {
             match tag {
                 1 => service = Some(value.text("service", proto::name::MAX_NAME)?),
                 2 => set = Some(RuleSet::decode(value.bytes("rules", body.len())?)?),
+                3 => told = value.int("told by others")? == 0,
                 tag => wire::unknown(tag)?,
             }
         }
         let service = service.and_then(|name| name.parse().ok());
         let service = service.ok_or(DecodeError::Missing("service of rules"))?;
-        sets.insert(service, set.ok_or(DecodeError::Missing("rules"))?);
+        let set = Arc::new(set.ok_or(DecodeError::Missing("rules"))?);
+        sets.insert(service, KeptSet { set, told });
     }
     Ok(sets)
 }
@@ -220,18 +277,20 @@ fn decode(bytes: &[u8]) -> Result<Sets, DecodeError> {
 mod tests {
     use super::*;
 
-    fn sets() -> Sets {
+    fn sets() -> KeptSets {
         let me = NodeId::from_bytes([1; 32]);
         let rule = Rule { name: "r".into(), ..Rule::default() };
         let one = RuleSet::following(None, vec![rule], me, proto::UnixTime(7));
         let none = RuleSet::following(Some(&one), Vec::new(), me, proto::UnixTime(8));
-        [("a".parse().unwrap(), one), ("pay/b".parse().unwrap(), none)].into()
+        let kept = |set, told| KeptSet { set: Arc::new(set), told };
+        [("a".parse().unwrap(), kept(one, true)), ("pay/b".parse().unwrap(), kept(none, false))]
+            .into()
     }
 
     #[test]
     fn what_is_kept_is_read_back() {
         assert_eq!(decode(&encode(&sets())), Ok(sets()));
-        assert_eq!(decode(&encode(&Sets::new())), Ok(Sets::new()));
+        assert_eq!(decode(&encode(&KeptSets::new())), Ok(KeptSets::new()));
     }
 
     proptest::proptest! {

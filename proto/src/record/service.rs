@@ -60,6 +60,8 @@ pub enum Protocol {
     Http1,
     /// Clear-text HTTP/2 with prior knowledge.
     Http2,
+    /// go-micro's own: HTTP/1.1 messages that name service and endpoint in headers.
+    Mucp,
     /// Bytes both ways over TCP, whatever they mean.
     Tcp,
     /// A protocol this release does not deliver; the number of the wire.
@@ -74,6 +76,7 @@ impl Protocol {
             Self::Grpc => "grpc",
             Self::Http1 => "http",
             Self::Http2 => "http2",
+            Self::Mucp => "mucp",
             Self::Tcp => "tcp",
             Self::Other(_) => "other",
         }
@@ -84,6 +87,7 @@ impl Protocol {
             Self::Grpc => 1,
             Self::Http1 => 2,
             Self::Http2 => 3,
+            Self::Mucp => 4,
             Self::Tcp => 5,
             Self::Other(code) => code,
         }
@@ -94,6 +98,7 @@ impl Protocol {
             1 => Self::Grpc,
             2 => Self::Http1,
             3 => Self::Http2,
+            4 => Self::Mucp,
             5 => Self::Tcp,
             code => Self::Other(code),
         }

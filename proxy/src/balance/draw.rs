@@ -13,8 +13,9 @@ use super::service::Group;
 /// fourth rarely do, unless most are out.
 const DRAWS: usize = 6;
 /// When both of two drawn are this much worse than what is usually chosen, another is drawn: with a
-/// tenth of all instances slow, one call in a hundred would go to one of two slow ones.
-const FAR_WORSE: f32 = 4.0;
+/// tenth of all instances slow, one call in a hundred would go to one of two slow ones. Waits of well
+/// ones differ by about as much.
+const FAR_WORSE: f32 = 2.5;
 /// Instances looked at when drawing finds none, and in an explanation.
 pub(super) const SCAN: usize = 256;
 

@@ -186,6 +186,11 @@ impl AtInstance {
         load
     }
 
+    /// Whether the call finds out if the instance is back.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.ticket.as_ref().is_some_and(Ticket::is_probe)
+    }
+
     /// Whether the service may have one further attempt now; if so, that is one less.
     pub(crate) fn may_try_again(&self) -> bool {
         let ticket = self.ticket.as_ref().expect("the ticket is there until the drop");

@@ -71,24 +71,6 @@ pub struct Considered {
     pub others: f32,
 }
 
-impl Verdict {
-    /// A short word for metrics and tables.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Chosen => "chosen",
-            Self::Busier => "busier",
-            Self::Out { why: Why::Refused, .. } => "refusing",
-            Self::Out { .. } => "ejected",
-            Self::HalfOpen { .. } => "half-open",
-            Self::ProbeDue { .. } => "probe-due",
-            Self::LimitReached => "limit-reached",
-            Self::OtherLocality { .. } => "other-locality",
-            Self::SlowStart { .. } => "slow-start",
-        }
-    }
-}
-
 impl Balancer {
     pub(super) fn verdicts(
         &self,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use proto::NodeId;
+use proto::open::Messages;
 use proto::record::Protocol;
 use router::{Candidates, Instance, Lookup, Mismatch, ServiceRoutes};
 
@@ -10,6 +11,8 @@ use super::{Call, Form, Tried};
 use crate::balance::shell::AtInstance;
 use crate::balance::{NoChoice, Pool};
 use crate::error::Error;
+use crate::explain::State;
+use crate::heads::RequestHead;
 use crate::proxy::Shared;
 use crate::ruled::Fields;
 
@@ -33,7 +36,12 @@ impl Shared {
     /// # Errors
     /// Why there is none, as it is told to people.
     pub(super) fn choose(&self, call: &Call, tried: &Tried) -> Result<Chosen, Error> {
-        self.choose_among(call, tried, true)
+        self.choose_among(call, tried, true).inspect_err(|error| {
+            // Of a further attempt it says no more than that all were tried.
+            if tried.is_empty() {
+                self.metrics.no_instance(error);
+            }
+        })
     }
 
     /// An instance for a second attempt beside the first: one of those that are preferred. Nothing
@@ -63,21 +71,31 @@ impl Shared {
                     false => call.selector.to_string(),
                 };
                 let mismatch = Some(Box::new(mismatch));
-                return Err(Error::NoMatch { service: service(), selector, mismatch });
+                let (service, state) = (service(), State::Lacks);
+                return Err(Error::NoMatch { service, selector, state, mismatch });
             }
             Lookup::Unreachable(_) => return Err(Error::NoPath(service())),
             Lookup::Found(candidates) => candidates,
         };
+        // What it speaks, its caller knows: bytes are carried to it whatever they are.
+        let chosen_already =
+            call.form == Form::Bytes && call.via.as_ref().is_some_and(|via| via.is_one());
         let fits = |instance: &Instance| {
-            delivers(instance.protocol, call.form)
+            (delivers(instance.protocol, call.form) || chosen_already)
                 && !tried.contains(&instance.key.0)
                 && call.via.as_ref().is_none_or(|via| via.takes(instance, &routes))
         };
         let affinity = ruled.and_then(|ruled| ruled.affinity);
         let spill = ruled.and_then(|ruled| ruled.spill);
-        let choose = |candidates: &Candidates<'_>| {
+        let choose = |candidates: &Candidates<'_>, preferred: bool| {
             let pool = Pool::new(candidates, fits).sticking(affinity).spilling(spill);
             let (instance, at) = self.balance.choose(&pool, tried.is_empty())?;
+            self.metrics.chosen(match preferred {
+                _ if at.is_probe() => State::ProbeDue,
+                false => State::NotPreferred,
+                true if instance.group > candidates.first().group => State::OtherLocality,
+                true => State::Nearest,
+            });
             Ok(Chosen {
                 key: instance.key.0,
                 id: Arc::clone(&instance.id),
@@ -90,15 +108,16 @@ impl Shared {
             })
         };
         let wider = || candidates.widened().filter(|_| others);
-        choose(&candidates)
-            .or_else(|none| wider().map_or(Err(none), |wider| choose(&wider)))
+        choose(&candidates, true)
+            .or_else(|none| wider().map_or(Err(none), |wider| choose(&wider, false)))
             .map_err(|none| match none {
                 NoChoice::Full(limit) => Error::Overloaded { what: "the instance is", limit },
                 NoChoice::None if call.via.is_some() => {
                     let via = call.via.as_ref().expect("it was just looked at");
                     let (selector, mismatch) = via.mismatch(candidates.service());
                     let mismatch = Some(Box::new(mismatch));
-                    Error::NoMatch { service: service(), selector, mismatch }
+                    let (service, state) = (service(), State::OtherRoute);
+                    Error::NoMatch { service, selector, state, mismatch }
                 }
                 NoChoice::None => {
                     let selector = match call.form {
@@ -107,9 +126,34 @@ impl Shared {
                         Form::Bytes => "a protocol over TCP",
                     };
                     let mismatch = Some(Box::new(undelivered(candidates.service(), call.form)));
-                    Error::NoMatch { service: service(), selector: selector.to_owned(), mismatch }
+                    let (service, selector) = (service(), selector.to_owned());
+                    Error::NoMatch { service, selector, state: State::Protocol, mismatch }
                 }
             })
+    }
+}
+
+impl Shared {
+    /// How many messages a call has: what its caller said, or else what the service says of the
+    /// endpoint that the path names (contract, semantics 1).
+    pub(crate) fn messages(&self, service: &str, head: &RequestHead, said: Messages) -> Messages {
+        if said != Messages::Unknown {
+            return said;
+        }
+        let routes = self.routes.load();
+        let mut parts = head.path.path().rsplitn(2, '/');
+        let (Some(method), Some(before)) = (parts.next(), parts.next()) else { return said };
+        let structure = before.rsplit(['.', '/']).next().unwrap_or_default();
+        let versions = routes.service(service).map_or(&[][..], |service| &service.versions);
+        let mut endpoints = versions.iter().flat_map(|version| version.endpoints.iter());
+        let named = endpoints.find(|endpoint| {
+            endpoint.name.split_once('.').is_some_and(|name| name == (structure, method))
+        });
+        match named {
+            None => Messages::Unknown,
+            Some(endpoint) if endpoint.metadata.get("stream") == Some("true") => Messages::Many,
+            Some(_) => Messages::One,
+        }
     }
 }
 
@@ -125,19 +169,20 @@ fn undelivered(service: &ServiceRoutes, form: Form) -> Mismatch {
     }
     spoken.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let lacking = match form {
-        Form::Grpc => "protocol=grpc",
+        Form::Grpc => "protocol in (grpc,http2,mucp)",
         Form::Http => "protocol in (grpc,http,http2)",
-        Form::Bytes => "protocol in (grpc,http,http2,tcp)",
+        Form::Bytes => "protocol in (grpc,http,http2,mucp,tcp)",
     };
     Mismatch { exist: service.instances.len(), lacking: lacking.to_owned(), closest: spoken }
 }
 
 /// Whether a call can be given to an instance that speaks `protocol`. gRPC needs HTTP/2: over
-/// HTTP/1 its answers would be misread. Bytes are the caller's own affair.
+/// HTTP/1 its answers would be misread; to MUCP it is translated. Bytes are the caller's own affair.
 pub(crate) fn delivers(protocol: Protocol, form: Form) -> bool {
     match (protocol, form) {
         (Protocol::Grpc | Protocol::Http2, _) => true,
         (Protocol::Http1, form) => form != Form::Grpc,
+        (Protocol::Mucp, form) => form != Form::Http,
         (Protocol::Tcp, form) => form == Form::Bytes,
         (Protocol::Other(_), _) => false,
     }

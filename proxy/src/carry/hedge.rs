@@ -30,6 +30,7 @@ impl Shared {
             selector: call.selector.clone(),
             form: call.form,
             idempotent: call.idempotent,
+            messages: call.messages,
             ruled: call.ruled.clone(),
             via: call.via.clone(),
             named: call.named.clone(),

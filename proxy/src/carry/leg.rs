@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Method, Request, Uri, header};
 use proto::fault::Code;
+use proto::open::Messages;
 use proto::record::Protocol;
 use proto::{NodeId, Open};
 use tunnel::{StreamError, Tunnel};
@@ -36,6 +37,7 @@ pub(crate) async fn local(
     protocol: Protocol,
     mut head: Box<RequestHead>,
     source: Box<Source>,
+    messages: Messages,
     deadline: &mut Deadline,
 ) -> Result<Reply, Failed> {
     let host = deliver.host(address);
@@ -45,6 +47,9 @@ pub(crate) async fn local(
     if protocol == Protocol::Http1 {
         // Boxed, for it is the rarer road and much the larger future.
         return Box::pin(over_http1(deliver, &host, head, source, deadline)).await;
+    }
+    if protocol == Protocol::Mucp {
+        return Box::pin(deliver.mucp(&host, head, source, messages, deadline)).await;
     }
     let (mut send, lease) = match deadline.race(pin!(deliver.http2(&host))).await {
         Ok(ready) => ready,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use proto::exchange::{Load, Part, Reader};
 use proto::fault::{Code, Fault};
-use proto::open::OpenKind;
+use proto::open::{Messages, OpenKind};
 use proto::{NodeId, Open};
 use tunnel::{RecvHalf, StreamError};
 
@@ -70,6 +70,7 @@ impl Shared {
             selector,
             form: Form::Bytes,
             idempotent: false,
+            messages: Messages::Unknown,
             ruled: None,
             via,
             named,

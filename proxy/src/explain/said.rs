@@ -6,24 +6,18 @@ use proto::Time;
 use proto::record::Protocol;
 use router::rules::Verdict as Fit;
 
-use super::{Considered, Spoken, Verdict, What};
+use super::{Considered, Spoken, State, Verdict, What};
 use crate::balance::Why;
 
-/// What is said of an instance: a word for programs, and a line for people.
+/// What is said of an instance: the word, and a line for people.
 pub(super) fn verdict(
     fit: &Fit,
     verdict: Option<&Verdict>,
     seen: Option<&Considered>,
     now: Time,
-) -> (&'static str, String) {
+) -> (State, String) {
     let known = verdict.filter(|_| matches!(fit, Fit::Nearest | Fit::Farther));
-    let word = match fit {
-        Fit::Nearest => "nearest",
-        Fit::Farther => "farther",
-        Fit::NotPreferred => "not-preferred",
-        Fit::Lacks(..) => "lacks",
-        Fit::Unreachable => "unreachable",
-    };
+    let word = State::by_fit(fit);
     let Some(known) = known else { return (word, fit.to_string()) };
     let failures = seen.map_or(0, |seen| seen.failures);
     let text = match known {
@@ -59,7 +53,7 @@ pub(super) fn verdict(
             format!("in: it begins slowly, with {:.0}% of its share", share * 100.0)
         }
     };
-    (known.name(), text)
+    (State::from(known), text)
 }
 
 /// What is said of an instance that cannot be given a call of this kind.
@@ -68,6 +62,7 @@ pub(super) fn undelivered(protocol: Protocol, spoken: Spoken) -> String {
         Protocol::Http1 => "HTTP/1.1",
         Protocol::Http2 => "HTTP/2",
         Protocol::Grpc => "gRPC",
+        Protocol::Mucp => "MUCP",
         Protocol::Tcp => "bytes over TCP",
         Protocol::Other(_) => "a protocol that is not delivered",
     };
@@ -115,10 +110,10 @@ mod tests {
             others: 0.0,
         };
         let (word, text) = verdict(&Fit::Nearest, Some(&out), Some(&seen), now);
-        assert_eq!(word, "ejected");
+        assert_eq!(word, State::Ejected);
         assert_eq!(text, "out: ejected after 5 failures in a row; asked again in 1.5s");
         let lacks = Fit::Lacks("version=v2".into(), Some("v1".into()));
         let (word, text) = verdict(&lacks, Some(&out), Some(&seen), now);
-        assert_eq!((word, &*text), ("lacks", "out: not version=v2, but v1"));
+        assert_eq!((word, &*text), (State::Lacks, "out: not version=v2, but v1"));
     }
 }

@@ -132,14 +132,14 @@ pub(super) fn info<'a>(
     service?.versions.iter().find(|info| *info.version == *version)
 }
 
-fn same_info(old: Option<&VersionInfo>, new: Option<&VersionInfo>) -> bool {
+pub(super) fn same_info(old: Option<&VersionInfo>, new: Option<&VersionInfo>) -> bool {
     match (old, new) {
         (Some(old), Some(new)) => old.metadata == new.metadata && old.endpoints == new.endpoints,
         (old, new) => old.is_none() == new.is_none(),
     }
 }
 
-fn same(old: &Instance, new: &Instance, view: View) -> bool {
+pub(super) fn same(old: &Instance, new: &Instance, view: View) -> bool {
     let program =
         old.address == new.address && old.protocol == new.protocol && old.metadata == new.metadata;
     program && (view == View::Registry || old.cost == new.cost)

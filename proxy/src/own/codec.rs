@@ -135,7 +135,7 @@ mod tests {
             name,
             metadata,
             nodes,
-            options: Some(pb::Options { ttl }),
+            options: Some(pb::Options { ttl, ..Default::default() }),
             ..Default::default()
         })
     }

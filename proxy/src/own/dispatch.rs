@@ -12,18 +12,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tonic::Code;
 
+use super::auth::Auth;
 use super::codec::{Codec, Form, descriptors};
 use super::debug::{Begun, Debug};
+use super::etcd::{self, Etcd};
 use super::failure::{Failure, Kind};
 use super::health::Health;
-use super::messages::{Broken, Gathered, Messages, ROOM};
+use super::messages::{Broken, Gathered, MAX_MESSAGE, Messages, ROOM};
+use super::methods::{Service, find, name_of_v3, split};
 use super::network::Network;
 use super::reflection::Reflection;
 use super::registry::Registry;
 use super::reply::{Answerer, Reply};
 use super::router::Router;
 use super::scope::Scope;
-use super::{Config, OfOwner, Own, Rules};
+use super::store::{Said, Store};
+use super::{Config, OfOwner, Own, Parts, Rules};
 use crate::body::Body;
 use crate::broker::Broker;
 use crate::deadline;
@@ -32,6 +36,8 @@ use crate::deadline;
 const MAX_CALLS: usize = 4096;
 /// Streams among them. Each may hold an old snapshot while its caller is slow.
 const MAX_STREAMS: usize = 1024;
+/// Answers beyond the size of a message at a time, which only clients of etcd take.
+const MAX_LARGE: usize = 8;
 /// How long a call without a deadline may take, its request message included: six times what
 /// go-micro itself waits.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,6 +54,8 @@ pub(super) struct Call {
     pub(super) scope: Scope,
     /// The caller is a program on this machine of the user who runs the node, or of root.
     pub(super) of_owner: bool,
+    /// What its metadata says of a table of the store.
+    pub(super) store: Said,
 }
 
 /// All services, and what they share.
@@ -56,32 +64,24 @@ pub(super) struct Dispatch {
     node: HeaderValue,
     calls: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    large: Arc<Semaphore>,
     room: Arc<Semaphore>,
     draining: watch::Sender<bool>,
     registry: Registry,
     network: Network,
     router: Router,
     rules: Option<Arc<dyn Rules>>,
+    etcd: Etcd,
+    store: Option<Arc<dyn Store>>,
+    auth: Auth,
     broker: OnceLock<Broker>,
     debug: Debug,
     health: Health,
     reflection: Reflection,
 }
 
-/// Which service a path names.
-#[derive(Clone, Copy)]
-enum Service {
-    Broker,
-    Registry,
-    Network,
-    Router,
-    Rules,
-    Debug,
-    Health,
-}
-
 impl Dispatch {
-    pub(super) fn new(config: Config, rules: Option<Arc<dyn Rules>>) -> Self {
+    pub(super) fn new(config: Config, parts: Parts) -> Self {
         let config = Arc::new(config);
         let draining = watch::Sender::new(false);
         Self {
@@ -90,11 +90,15 @@ impl Dispatch {
                 .unwrap_or_else(|_| HeaderValue::from_static("node")),
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            large: Arc::new(Semaphore::new(MAX_LARGE)),
             room: Arc::new(Semaphore::new(ROOM)),
             registry: Registry::new(Arc::clone(&config)),
             network: Network::new(Arc::clone(&config)),
             router: Router::new(Arc::clone(&config)),
-            rules,
+            rules: parts.rules,
+            etcd: Etcd::new(Arc::clone(&config), parts.etcd),
+            store: parts.store,
+            auth: Auth::new(parts.tokens.unwrap_or_else(tunnel::identity::random)),
             broker: OnceLock::new(),
             debug: Debug::new(Arc::clone(&config.logs)),
             health: Health::new(config, draining.subscribe()),
@@ -128,9 +132,15 @@ impl Dispatch {
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return response;
         };
-        let (name, structure, method) = split(request.uri().path());
-        let service = Own::NAMES.into_iter().find(|own| *own == name).unwrap_or("go.micro.proxy");
-        let answerer = Answerer { content_type, service, node: self.node.clone() };
+        let path = request.uri().path();
+        let (name, structure, method) = split(path);
+        let of_v3 = name_of_v3(path);
+        let service = Own::NAMES.into_iter().find(|own| *own == name).or(of_v3);
+        let service = service.unwrap_or("go.micro.proxy");
+        // v3 says which method failed (contract, registry of v3).
+        let id = of_v3.map(|name| Arc::from(format!("{name}.{structure}.{method}")));
+        let most = if service == etcd::NAME { etcd::MAX_ANSWER } else { MAX_MESSAGE };
+        let answerer = Answerer { content_type, service, node: self.node.clone(), most, id };
         if Reflection::has(name) {
             return match self.admit(&self.streams, service) {
                 Ok(permit) => self.reflection.serve(request, permit).await,
@@ -139,7 +149,7 @@ impl Dispatch {
         }
         self.debug.count();
         let begun = Begun::now(request.uri().path(), request.headers());
-        let response = match self.find(name, structure, method) {
+        let response = match find(&self.pool, (name, structure, method)) {
             Ok((service, method)) => {
                 let codec = Codec::new(form, &method);
                 self.call(service, &method, codec, &answerer, request).await
@@ -151,42 +161,6 @@ impl Dispatch {
             self.debug.count_error();
             answerer.failed(&failure)
         })
-    }
-
-    /// go-micro's own texts: `unknown service X` when there is no such struct, `unknown service
-    /// X.Y` when it has no such method.
-    fn find(
-        &self,
-        name: &str,
-        structure: &str,
-        method: &str,
-    ) -> Result<(Service, MethodDescriptor), Failure> {
-        let full = match structure {
-            "Debug" => "go.micro.debug.Debug".to_owned(),
-            structure => format!("{name}.{structure}"),
-        };
-        let service = match full.as_str() {
-            "go.micro.broker.Broker" => Service::Broker,
-            "go.micro.registry.Registry" => Service::Registry,
-            "go.micro.network.Network" => Service::Network,
-            "go.micro.router.Router" | "go.micro.router.Table" => Service::Router,
-            "go.micro.rules.Rules" => Service::Rules,
-            "go.micro.debug.Debug" => Service::Debug,
-            "grpc.health.v1.Health" => Service::Health,
-            _ => {
-                let text = format!("unknown service {structure}");
-                return Err(Failure::plain(Code::Unimplemented, text));
-            }
-        };
-        let descriptor = self.pool.get_service_by_name(&full);
-        let descriptor = descriptor.expect("every name above is in the files we are built with");
-        match descriptor.methods().find(|candidate| candidate.name() == method) {
-            Some(method) => Ok((service, method)),
-            None => {
-                let text = format!("unknown service {structure}.{method}");
-                Err(Failure::plain(Code::Unimplemented, text))
-            }
-        }
     }
 
     async fn call(
@@ -206,15 +180,24 @@ impl Dispatch {
         let scope = Scope::of(&head.headers)
             .map_err(|why| Failure::new(own, Kind::BadRequest, why.to_string()))?;
         let of_owner = head.extensions.get::<OfOwner>().is_some();
-        let call = Call { method: method.name().to_owned(), scope, of_owner };
+        let store = Said::of(&head.headers);
+        let call = Call { method: method.name().to_owned(), scope, of_owner, store };
         let mut messages = Messages::new(body, Arc::clone(&self.room));
+        if method.is_client_streaming() {
+            let permits = (permit, self.admit(&self.streams, own)?);
+            let stream = self.etcd.stream(method.name(), messages, codec.clone());
+            let until = lasts(own, given, Some(self.draining.subscribe()), permits);
+            return Ok(answerer.many(codec, stream, until));
+        }
         let message = within(deadline, own, first(&mut messages, &codec, own)).await?;
         // A watch looks at the routes as they are now, not as they are when first polled.
         match self.run(service, method, &call, message) {
             Reply::Once(answer) => {
                 let message = within(deadline, own, answer).await?;
                 drop(permit);
-                Ok(answerer.once(&codec, message))
+                let large = message.len() > MAX_MESSAGE;
+                let held = large.then(|| self.admit(&self.large, own)).transpose()?;
+                Ok(answerer.once(&codec, message, held))
             }
             Reply::Many(stream) => {
                 let permits = (permit, self.admit(&self.streams, own)?);
@@ -225,7 +208,11 @@ impl Dispatch {
                     | Service::Registry
                     | Service::Network
                     | Service::Router
+                    | Service::RouterV3
+                    | Service::Store
+                    | Service::Auth
                     | Service::Rules
+                    | Service::Etcd
                     | Service::Debug => Some(self.draining.subscribe()),
                 };
                 let until = until(own, given, messages, leaving, permits);
@@ -246,7 +233,11 @@ impl Dispatch {
             Service::Registry => self.registry.call(call, message),
             Service::Network => self.network.call(call, message),
             Service::Router => self.router.call(method.parent_service().name(), call, message),
+            Service::RouterV3 => self.router.call_v3(method.parent_service().name(), call, message),
+            Service::Store => super::store::call(self.store.as_ref(), call, message),
+            Service::Auth => self.auth.call(method.parent_service().name(), call, message),
             Service::Rules => super::rules::call(self.rules.as_ref(), call, message),
+            Service::Etcd => self.etcd.call(&call.method, message),
             Service::Debug => self.debug.call(call, message),
             Service::Health => self.health.call(call, message),
         }
@@ -276,14 +267,6 @@ fn form(headers: &HeaderMap) -> Option<(Form, HeaderValue)> {
     Some((Form::of(content_type.to_str().ok()?, other)?, content_type.clone()))
 }
 
-/// `/go.micro.registry.Registry/GetService` is `go.micro.registry`, `Registry`, `GetService`.
-fn split(path: &str) -> (&str, &str, &str) {
-    let path = path.strip_prefix('/').unwrap_or(path);
-    let (service, method) = path.split_once('/').unwrap_or((path, ""));
-    let (name, structure) = service.rsplit_once('.').unwrap_or(("", service));
-    (name, structure, method)
-}
-
 async fn first(messages: &mut Messages, codec: &Codec, own: &str) -> Result<Bytes, Failure> {
     let gathered = messages.next().await.map_err(|broken| why(own, broken))?;
     let Some(Gathered { message, .. }) = gathered else {
@@ -292,7 +275,8 @@ async fn first(messages: &mut Messages, codec: &Codec, own: &str) -> Result<Byte
     codec.read(message).map_err(|why| Failure::new(own, Kind::BadRequest, why))
 }
 
-fn why(own: &str, broken: Broken) -> Failure {
+/// What a request that cannot be read means for its caller.
+pub(super) fn why(own: &str, broken: Broken) -> Failure {
     let kind = match broken {
         Broken::TooLong(_) => Kind::TooLarge,
         Broken::NoRoom => Kind::TooMany,
@@ -323,14 +307,29 @@ fn until(
 ) -> BoxFuture<'static, Result<(), Failure>> {
     let begun = Instant::now();
     let caller = async move {
-        let _permits = permits;
         match messages.ended().await {
             Ok(()) if begun.elapsed() < PROMPT => std::future::pending().await,
             Ok(()) => Ok(()),
             Err(broken) => Err(why(own, broken)),
         }
     };
+    let lasts = lasts(own, given, leaving, permits);
+    Box::pin(async move {
+        // Whichever is dropped has nothing left to say.
+        tokio::select! { ended = caller => ended, ended = lasts => ended }
+    })
+}
+
+/// Ends when the caller's deadline passes, and with the node. Holds what the call holds.
+fn lasts(
+    own: &'static str,
+    given: Option<Duration>,
+    leaving: Option<watch::Receiver<bool>>,
+    permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+) -> BoxFuture<'static, Result<(), Failure>> {
+    let begun = Instant::now();
     let node = async move {
+        let _permits = permits;
         if let Some(mut leaving) = leaving
             && leaving.wait_for(|leaving| *leaving).await.is_ok()
         {
@@ -338,13 +337,9 @@ fn until(
         }
         std::future::pending().await
     };
-    let either = async move {
-        // Whichever is dropped has nothing left to say.
-        tokio::select! { ended = caller => ended, ended = node => ended }
-    };
     match given {
-        None => Box::pin(either),
-        Some(given) => Box::pin(within(begun + given, own, either)),
+        None => Box::pin(node),
+        Some(given) => Box::pin(within(begun + given, own, node)),
     }
 }
 
@@ -399,7 +394,7 @@ mod tests {
                 admin: Arc::new(Nobody),
                 logs: Arc::default(),
             },
-            None,
+            Parts::default(),
         )
     }
 
@@ -468,17 +463,5 @@ mod tests {
         assert_eq!(refused.headers()["grpc-status"], "8");
         drop(last);
         assert_eq!(dispatch.streams.available_permits(), 1);
-    }
-
-    #[test]
-    fn a_path_is_split_at_its_last_dot() {
-        for (path, parts) in [
-            ("/go.micro.registry.Registry/Watch", ("go.micro.registry", "Registry", "Watch")),
-            ("/Say/Hello", ("", "Say", "Hello")),
-            ("/", ("", "", "")),
-            ("/a.b", ("a", "b", "")),
-        ] {
-            assert_eq!(split(path), parts, "{path}");
-        }
     }
 }

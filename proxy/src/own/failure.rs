@@ -14,6 +14,7 @@ use crate::registrar::RegistrarError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     BadRequest,
+    Unauthorized,
     Forbidden,
     NotFound,
     Timeout,
@@ -23,6 +24,7 @@ pub(super) enum Kind {
     Internal,
     NotImplemented,
     Unavailable,
+    Full,
 }
 
 impl Kind {
@@ -31,6 +33,7 @@ impl Kind {
     const fn row(self) -> (i32, Code, &'static str) {
         match self {
             Self::BadRequest => (400, Code::InvalidArgument, "Bad Request"),
+            Self::Unauthorized => (401, Code::Unauthenticated, "Unauthorized"),
             Self::Forbidden => (403, Code::PermissionDenied, "Forbidden"),
             Self::NotFound => (404, Code::NotFound, "Not Found"),
             Self::Timeout => (408, Code::DeadlineExceeded, "Request Timeout"),
@@ -40,13 +43,18 @@ impl Kind {
             Self::Internal => (500, Code::Internal, "Internal Server Error"),
             Self::NotImplemented => (501, Code::Unimplemented, "Not Implemented"),
             Self::Unavailable => (503, Code::Unavailable, "Service Unavailable"),
+            Self::Full => (507, Code::ResourceExhausted, "Insufficient Storage"),
         }
     }
 }
 
 /// A failure, ready to be sent.
 #[derive(Clone, Debug)]
-pub(super) struct Failure(Status);
+pub(super) struct Failure {
+    status: Status,
+    /// What it was made of, where it is one of go-micro.
+    of: Option<(Kind, String)>,
+}
 
 /// `google.rpc.Status`, of which only the details are ours to fill.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -67,6 +75,7 @@ impl Failure {
         let json = serde_json::json!({
             "id": service, "code": code, "detail": detail, "status": text,
         });
+        let of = Some((kind, detail.clone()));
         let error = errors::Error { id: service.to_owned(), code, detail, status: text.to_owned() };
         let details = RpcStatus {
             code: status as i32,
@@ -77,18 +86,27 @@ impl Failure {
             }],
         };
         let details = Bytes::from(details.encode_to_vec());
-        Self(Status::with_details(status, json.to_string(), details))
+        Self { status: Status::with_details(status, json.to_string(), details), of }
+    }
+
+    /// The same under another id.
+    pub(super) fn named(&self, id: &str) -> Self {
+        match &self.of {
+            Some((kind, detail)) => Self::new(id, *kind, detail.clone()),
+            None => self.clone(),
+        }
     }
 
     /// As a gRPC library says it: where go-micro itself sends a plain text.
     pub(super) fn plain(code: Code, text: impl Into<String>) -> Self {
-        Self(Status::new(code, text))
+        Self { status: Status::new(code, text), of: None }
     }
 
     /// What the router's refusal of a registration means for the program.
     pub(super) fn of_registrar(service: &str, error: &RegistrarError) -> Self {
         let kind = match error {
             RegistrarError::Refused(_) => Kind::Forbidden,
+            RegistrarError::TooMuch(_) => Kind::BadRequest,
             RegistrarError::NotFound => Kind::NotFound,
             RegistrarError::Unavailable => Kind::Unavailable,
         };
@@ -97,23 +115,23 @@ impl Failure {
 
     /// Adds `grpc-status`, `grpc-message` and `grpc-status-details-bin`.
     pub(super) fn put(&self, headers: &mut HeaderMap) {
-        self.0
+        self.status
             .add_header(headers)
             .expect("a message is percent-encoded and details are base64, so both are header text");
         // Written as grpc-go writes it, readable on the wire, where tonic escapes blanks and quotes.
-        headers.insert(tonic::Status::GRPC_MESSAGE, escaped(self.0.message()));
+        headers.insert(tonic::Status::GRPC_MESSAGE, escaped(self.status.message()));
     }
 
     /// The gRPC status.
     #[cfg(test)]
     pub(super) fn code(&self) -> Code {
-        self.0.code()
+        self.status.code()
     }
 
     /// The gRPC message.
     #[cfg(test)]
     pub(super) fn message(&self) -> &str {
-        self.0.message()
+        self.status.message()
     }
 }
 
@@ -147,7 +165,7 @@ mod tests {
         assert_eq!(json["status"], "Not Found");
         assert_eq!(failure.code(), Code::NotFound);
 
-        let details = RpcStatus::decode(failure.0.details()).unwrap();
+        let details = RpcStatus::decode(failure.status.details()).unwrap();
         assert_eq!((details.code, details.details.len()), (5, 1));
         assert_eq!(details.details[0].type_url, "type.googleapis.com/errors.Error");
         let error = errors::Error::decode(&details.details[0].value[..]).unwrap();

@@ -15,8 +15,6 @@ use super::scope::Scope;
 const LATEST: &str = "latest";
 /// Longest time until a registration must be renewed; more is as good as for ever, and is this.
 const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The number under which MUCP travels in records: not delivered by this release, only shown.
-const MUCP: u64 = 4;
 /// The same for words we do not know; the word itself is in the metadata.
 const UNKNOWN: u64 = 255;
 
@@ -38,7 +36,7 @@ pub(super) enum Refused {
 /// # Errors
 /// [`Refused`]; then nothing of it is to be registered.
 pub(super) fn read(scope: &Scope, service: pb::Service) -> Result<Vec<Registration>, Refused> {
-    let name = scope.own(&service.name)?;
+    let name = scope.or_domain(domain(&service))?.own(&service.name)?;
     if service.nodes.is_empty() {
         return Err(Refused::NoNode);
     }
@@ -73,8 +71,14 @@ pub(super) fn read_away(
     scope: &Scope,
     service: pb::Service,
 ) -> Result<(ServiceName, Option<String>, Vec<String>), Refused> {
+    let scope = scope.or_domain(domain(&service))?;
     let ids = service.nodes.into_iter().map(|node| node.id).filter(|id| !id.is_empty());
     Ok((scope.own(&service.name)?, version(service.version), ids.collect()))
+}
+
+/// The namespace that v3 names.
+fn domain(service: &pb::Service) -> Option<&str> {
+    service.options.as_ref().map(|options| options.domain.as_str())
 }
 
 fn version(text: String) -> Option<String> {
@@ -125,7 +129,7 @@ fn protocol(word: Option<&str>) -> Protocol {
         Some("http" | "http1" | "http/1.1") => Protocol::Http1,
         Some("http2" | "h2c") => Protocol::Http2,
         Some("tcp") => Protocol::Tcp,
-        Some("mucp") => Protocol::Other(MUCP),
+        Some("mucp") => Protocol::Mucp,
         Some(_) => Protocol::Other(UNKNOWN),
     }
 }
@@ -160,7 +164,7 @@ mod tests {
                 address: "10.0.0.7:4000".into(),
                 ..Default::default()
             }],
-            options: Some(pb::Options { ttl: 60 }),
+            options: Some(pb::Options { ttl: 60, ..Default::default() }),
             ..Default::default()
         }
     }
@@ -184,12 +188,12 @@ mod tests {
     #[test]
     fn no_ttl_is_for_ever_and_no_version_is_latest() {
         for ttl in [0, -5] {
-            let options = Some(pb::Options { ttl });
+            let options = Some(pb::Options { ttl, ..Default::default() });
             let service = pb::Service { options, version: String::new(), ..greeter() };
             let all = registered(service).unwrap();
             assert_eq!((all[0].ttl, all[0].version.as_str()), (None, "latest"));
         }
-        let options = Some(pb::Options { ttl: i64::MAX });
+        let options = Some(pb::Options { ttl: i64::MAX, ..Default::default() });
         let all = registered(pb::Service { options, ..greeter() }).unwrap();
         assert_eq!(all[0].ttl, Some(MAX_TTL));
     }

@@ -49,7 +49,11 @@ impl Registry {
                 decode(NAME, message)
                     .and_then(|request| get(&routes.signed(), &call.scope, &request)),
             ),
-            "ListServices" => Reply::now(Ok(list(&routes.signed(), &call.scope))),
+            "ListServices" => {
+                Reply::now(decode(NAME, message).and_then(|request: pb::ListRequest| {
+                    Ok(list(&routes.signed(), &within(&call.scope, request.options.as_ref())?))
+                }))
+            }
             "Register" => {
                 let (config, scope) = (Arc::clone(&self.config), call.scope.clone());
                 Reply::later(async move {
@@ -65,8 +69,9 @@ impl Registry {
                 })
             }
             "Watch" => {
-                let which = decode(NAME, message)
-                    .and_then(|request: pb::WatchRequest| which(&call.scope, &request.service));
+                let which = decode(NAME, message).and_then(|request: pb::WatchRequest| {
+                    which(&within(&call.scope, request.options.as_ref())?, &request.service)
+                });
                 match which {
                     Ok(which) => {
                         let teller = Teller { network: self.config.network.clone(), signed: true };
@@ -88,12 +93,18 @@ fn bad(why: impl ToString) -> Failure {
     Failure::new(NAME, Kind::BadRequest, why.to_string())
 }
 
+/// The namespace that is meant.
+fn within(scope: &Scope, options: Option<&pb::Options>) -> Result<Scope, Failure> {
+    scope.or_domain(options.map(|options| options.domain.as_str())).map_err(bad)
+}
+
 /// All versions of the first service that the caller may mean and that can be reached.
 fn get(
     routes: &Routes,
     scope: &Scope,
     request: &pb::GetRequest,
 ) -> Result<pb::GetResponse, Failure> {
+    let scope = within(scope, request.options.as_ref())?;
     let mut known = false;
     for name in scope.meant(&request.service).map_err(bad)? {
         let Some(service) = routes.service(name.as_str()) else { continue };
@@ -153,7 +164,7 @@ async fn deregister(config: &Config, scope: &Scope, service: pb::Service) -> Res
     Ok(())
 }
 
-fn is_here(routes: &Routes, name: &ServiceName, id: &str) -> bool {
+pub(super) fn is_here(routes: &Routes, name: &ServiceName, id: &str) -> bool {
     let service = routes.service(name.as_str());
     service.is_some_and(|of| of.instances.iter().any(|one| one.here && &*one.id == id))
 }
@@ -166,7 +177,7 @@ fn here(routes: &Routes, name: &ServiceName, version: Option<&str>) -> Vec<Strin
 }
 
 /// Waits until the published routes are as they should be, or for [`SETTLE`].
-async fn settle(published: &Published, done: impl Fn(&Routes) -> bool) {
+pub(super) async fn settle(published: &Published, done: impl Fn(&Routes) -> bool) {
     let mut changed = published.changed();
     let settled = async {
         while !done(&published.load_full()) {

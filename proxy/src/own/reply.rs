@@ -1,6 +1,7 @@
 //! What a method answers, and the response made of it.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -11,10 +12,10 @@ use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::Frame;
 use prost::Message;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::codec::Codec;
 use super::failure::{Failure, Kind};
-use super::messages::MAX_MESSAGE;
 use crate::body::Body;
 
 /// What a method answers, as protobuf.
@@ -51,6 +52,10 @@ pub(super) struct Answerer {
     pub(super) service: &'static str,
     /// The name of this node.
     pub(super) node: HeaderValue,
+    /// Bytes of one message of an answer, at most.
+    pub(super) most: usize,
+    /// The id of errors, where it is not that of the service.
+    pub(super) id: Option<Arc<str>>,
 }
 
 impl Answerer {
@@ -58,18 +63,30 @@ impl Answerer {
     pub(super) fn failed(&self, failure: &Failure) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         self.begin(response.headers_mut());
-        failure.put(response.headers_mut());
+        self.named(failure).put(response.headers_mut());
         response.headers_mut().insert(HeaderName::from_static("micro-node"), self.node.clone());
         response
     }
 
-    /// A response of one message.
-    pub(super) fn once(&self, codec: &Codec, message: Bytes) -> Response<Body> {
-        match framed(self.service, codec, message) {
+    fn named(&self, failure: &Failure) -> Failure {
+        self.id.as_ref().map_or_else(|| failure.clone(), |id| failure.named(id))
+    }
+
+    /// A response of one message; `held` until it is sent.
+    pub(super) fn once(
+        &self,
+        codec: &Codec,
+        message: Bytes,
+        held: Option<OwnedSemaphorePermit>,
+    ) -> Response<Body> {
+        match self.framed(codec, message) {
             Err(failure) => self.failed(&failure),
             Ok(framed) => {
                 let frames = [Frame::data(framed), Frame::trailers(ok())];
-                let frames = frames.map(Ok::<_, std::convert::Infallible>);
+                let frames = frames.into_iter().map(move |frame| {
+                    let _held = &held;
+                    Ok::<_, std::convert::Infallible>(frame)
+                });
                 self.whole(Body::new(http_body_util::StreamBody::new(futures_util::stream::iter(
                     frames,
                 ))))
@@ -84,14 +101,34 @@ impl Answerer {
         messages: BoxStream<'static, Result<Bytes, Failure>>,
         until: BoxFuture<'static, Result<(), Failure>>,
     ) -> Response<Body> {
-        let service = self.service;
-        self.whole(Body::new(Many { codec, service, messages, until, done: false }))
+        let answerer = self.clone();
+        self.whole(Body::new(Many { codec, answerer, messages, until, done: false }))
     }
 
     fn whole(&self, body: Body) -> Response<Body> {
         let mut response = Response::new(body);
         self.begin(response.headers_mut());
         response
+    }
+
+    /// `message` as the caller reads it, with its prefix.
+    fn framed(&self, codec: &Codec, message: Bytes) -> Result<Bytes, Failure> {
+        let failed = |kind, why: String| Failure::new(self.service, kind, why);
+        let message = codec.write(message).map_err(|why| failed(Kind::Internal, why))?;
+        let length = u32::try_from(message.len()).ok().filter(|_| message.len() <= self.most);
+        let Some(length) = length else {
+            let why = format!(
+                "the answer has {} bytes, more than the {} that fit a message: ask for less",
+                message.len(),
+                self.most
+            );
+            return Err(failed(Kind::TooLarge, why));
+        };
+        let mut out = BytesMut::with_capacity(5 + message.len());
+        out.put_u8(0);
+        out.put_u32(length);
+        out.put(message);
+        Ok(out.freeze())
     }
 
     fn begin(&self, headers: &mut HeaderMap) {
@@ -108,29 +145,11 @@ fn ok() -> HeaderMap {
     trailers
 }
 
-/// `message` as the caller reads it, with its prefix.
-fn framed(service: &str, codec: &Codec, message: Bytes) -> Result<Bytes, Failure> {
-    let message = codec.write(message).map_err(|why| Failure::new(service, Kind::Internal, why))?;
-    let length = u32::try_from(message.len()).ok().filter(|_| message.len() <= MAX_MESSAGE);
-    let Some(length) = length else {
-        let why = format!(
-            "the answer has {} bytes, more than the {MAX_MESSAGE} that fit a message: ask for less",
-            message.len()
-        );
-        return Err(Failure::new(service, Kind::TooLarge, why));
-    };
-    let mut out = BytesMut::with_capacity(5 + message.len());
-    out.put_u8(0);
-    out.put_u32(length);
-    out.put(message);
-    Ok(out.freeze())
-}
-
 /// The body of a response of many messages. It is polled only as the caller takes bytes, so a slow
 /// caller slows whoever makes the messages.
 struct Many {
     codec: Codec,
-    service: &'static str,
+    answerer: Answerer,
     messages: BoxStream<'static, Result<Bytes, Failure>>,
     until: BoxFuture<'static, Result<(), Failure>>,
     done: bool,
@@ -154,7 +173,7 @@ impl http_body::Body for Many {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => Ok(()),
                 Poll::Ready(Some(message)) => {
-                    match message.and_then(|message| framed(this.service, &this.codec, message)) {
+                    match message.and_then(|message| this.answerer.framed(&this.codec, message)) {
                         Ok(framed) => return Poll::Ready(Some(Ok(Frame::data(framed)))),
                         Err(failure) => Err(failure),
                     }
@@ -165,7 +184,7 @@ impl http_body::Body for Many {
         let mut trailers = HeaderMap::new();
         match last {
             Ok(()) => trailers = ok(),
-            Err(failure) => failure.put(&mut trailers),
+            Err(failure) => this.answerer.named(&failure).put(&mut trailers),
         }
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }

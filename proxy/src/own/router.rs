@@ -10,11 +10,12 @@
 //! programs of the user who runs the node, and lasts until it is deleted or the node stops; what
 //! `Process` brings lasts for the time its advert says.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
-use proto::micro::router as pb;
+use proto::micro::{router as pb, router_v3 as v3};
 use proto::name::WILDCARD;
 use proto::{Cost, ServiceName};
 use router::{Instance, Routes, ServiceRoutes};
@@ -93,6 +94,35 @@ impl Router {
                 let why = format!("unknown service {structure}.{method}");
                 Reply::now::<pb::Response>(Err(Failure::new(NAME, Kind::NotImplemented, why)))
             }
+        }
+    }
+
+    /// The methods that v3 asks for in other words.
+    pub(super) fn call_v3(&self, structure: &str, call: &Call, message: Bytes) -> Reply {
+        let find = |wanted: Wanted<'_>| routes(&self.config, &call.scope, &wanted);
+        match (structure, call.method.as_str()) {
+            ("Router", "Lookup") => {
+                Reply::now(decode(NAME, message).map(|request: v3::LookupRequest| {
+                    let options = request.options.unwrap_or_default();
+                    let mut routes = find(Wanted {
+                        service: &request.service,
+                        address: &options.address,
+                        gateway: &options.gateway,
+                        router: &options.router,
+                        network: &options.network,
+                    });
+                    let link = &options.link;
+                    routes.retain(|route| is_any(link) || route.link == *link);
+                    v3::LookupResponse { routes }
+                }))
+            }
+            ("Table", "Read") => {
+                Reply::now(decode(NAME, message).map(|request: v3::ReadRequest| {
+                    let wanted = Wanted { service: &request.service, ..Wanted::default() };
+                    v3::ReadResponse { routes: find(wanted) }
+                }))
+            }
+            _ => self.call(structure, call, message),
         }
     }
 
@@ -299,6 +329,7 @@ fn route(
             router: text("router"),
             link: text("link"),
             metric: metric(instance.cost),
+            metadata: BTreeMap::new(),
         };
     }
     let next = routes.node(&instance.node).and_then(|node| node.next);
@@ -313,6 +344,7 @@ fn route(
         router: instance.node.to_string(),
         link: if instance.here { LOCAL } else { "network" }.to_owned(),
         metric: metric(instance.cost),
+        metadata: instance.metadata.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
     }
 }
 

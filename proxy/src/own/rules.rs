@@ -44,10 +44,18 @@ pub trait Rules: Send + Sync {
     fn list(&self) -> BoxFuture<'_, Result<pb::ListResponse, Refused>>;
     /// The rules of a service.
     fn get(&self, ask: pb::GetRequest) -> BoxFuture<'_, Result<pb::GetResponse, Refused>>;
-    /// Writes rules.
-    fn apply(&self, ask: pb::ApplyRequest) -> BoxFuture<'_, Result<pb::ApplyResponse, Refused>>;
-    /// Takes the rules of a service away.
-    fn remove(&self, ask: pb::RemoveRequest) -> BoxFuture<'_, Result<pb::ApplyResponse, Refused>>;
+    /// Writes rules, if the program that asks is one of the user who runs the node.
+    fn apply(
+        &self,
+        ask: pb::ApplyRequest,
+        of_owner: bool,
+    ) -> BoxFuture<'_, Result<pb::ApplyResponse, Refused>>;
+    /// Takes the rules of a service away, for the same programs.
+    fn remove(
+        &self,
+        ask: pb::RemoveRequest,
+        of_owner: bool,
+    ) -> BoxFuture<'_, Result<pb::ApplyResponse, Refused>>;
     /// What would become of a call.
     fn test(&self, ask: pb::TestRequest) -> BoxFuture<'_, Result<pb::TestResponse, Refused>>;
     /// What was changed, by whom and when.
@@ -62,17 +70,18 @@ pub(super) fn call(rules: Option<&Arc<dyn Rules>>, call: &Call, message: Bytes) 
         let why = Failure::new(NAME, Kind::Unavailable, "nothing is decided here");
         return Reply::now::<pb::ListResponse>(Err(why));
     };
+    let of_owner = call.of_owner;
     match call.method.as_str() {
         "List" => Reply::later(async move { rules.list().await.map_err(failure) }),
         "Get" => {
             Reply::later(async move { rules.get(decode(NAME, message)?).await.map_err(failure) })
         }
-        "Apply" => {
-            Reply::later(async move { rules.apply(decode(NAME, message)?).await.map_err(failure) })
-        }
-        "Remove" => {
-            Reply::later(async move { rules.remove(decode(NAME, message)?).await.map_err(failure) })
-        }
+        "Apply" => Reply::later(async move {
+            rules.apply(decode(NAME, message)?, of_owner).await.map_err(failure)
+        }),
+        "Remove" => Reply::later(async move {
+            rules.remove(decode(NAME, message)?, of_owner).await.map_err(failure)
+        }),
         "Test" => {
             Reply::later(async move { rules.test(decode(NAME, message)?).await.map_err(failure) })
         }

@@ -13,7 +13,6 @@ pub(super) struct Scope(String);
 
 impl Scope {
     /// The default namespace, which every caller sees.
-    #[cfg(test)]
     pub(super) fn default_one() -> Self {
         Self(DEFAULT_NAMESPACE.to_owned())
     }
@@ -27,12 +26,36 @@ impl Scope {
         let text = headers
             .get(HEADER)
             .map_or(Ok(""), |value| value.to_str().map_err(|_| BadName::Character('\u{fffd}')))?;
+        Self::named(text)
+    }
+
+    /// By name.
+    ///
+    /// # Errors
+    /// [`BadName`] when it is no namespace.
+    fn named(text: &str) -> Result<Self, BadName> {
         let namespace = match text {
             "" | "go.micro" | "micro" => DEFAULT_NAMESPACE,
             other => other,
         };
         ServiceName::within(namespace, "x")?;
         Ok(Self(namespace.to_owned()))
+    }
+
+    /// The one that a message of v3 names, if it does; `*` is all that the caller sees anyway.
+    ///
+    /// # Errors
+    /// [`BadName`] when it is no namespace.
+    pub(super) fn or_domain(&self, domain: Option<&str>) -> Result<Self, BadName> {
+        match domain {
+            None | Some("" | "*") => Ok(self.clone()),
+            Some(domain) => Self::named(domain),
+        }
+    }
+
+    /// Its name; [`DEFAULT_NAMESPACE`] for the default one.
+    pub(super) fn namespace(&self) -> &str {
+        &self.0
     }
 
     /// The service that a caller registers as `name`.

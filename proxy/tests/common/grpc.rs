@@ -68,6 +68,9 @@ impl Client {
             .header("content-type", "application/grpc")
             .header("te", "trailers");
         for (name, value) in headers {
+            if *name == "content-type" {
+                request.headers_mut().unwrap().remove(*name);
+            }
             request = request.header(*name, *value);
         }
         let (response, send) =

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 pub mod grpc;
+pub mod mucp;
 pub mod service;
 
 use std::collections::BTreeMap;
@@ -226,6 +227,7 @@ fn node_route(name: &str, id: NodeId) -> NodeRoute {
         region: String::new(),
         labels: LabelSet::default(),
         roles: Roles::NONE,
+        decides: Vec::new(),
         addresses: Arc::from([]),
         release: "test".into(),
         cost: Cost::ZERO,

@@ -79,7 +79,7 @@ async fn serve(
     let mut reader = Reader::default();
     match method.as_str() {
         // One message, mirrored; trailers with a detail.
-        "Echo" => {
+        "Echo" | "Hello" | "Raw" => {
             let text = reader.next(&mut body).await.unwrap_or_default();
             let mut send = respond.send_response(head.body(()).unwrap(), false).unwrap();
             send_all(&mut send, message(&text)).await;
@@ -92,6 +92,15 @@ async fn serve(
                 .header("grpc-status-details-bin", "CAkSAm5v")
                 .header("micro-error", "M9999");
             respond.send_response(head.body(()).unwrap(), true).unwrap();
+        }
+        // As that of go-micro: three answers to the first message, whose caller does not half-close.
+        "Count" => {
+            let first = reader.next(&mut body).await.unwrap();
+            let mut send = respond.send_response(head.body(()).unwrap(), false).unwrap();
+            for _ in 0..3 {
+                send_all(&mut send, message(&first)).await;
+            }
+            send.send_trailers(trailers("0")).unwrap();
         }
         // Answers the first message with as many as it says, then mirrors until half-close.
         "Stream" => {
@@ -125,7 +134,7 @@ async fn serve(
             let _ = send.send_trailers(trailers("0"));
         }
         // Never answers; tells when it is given up.
-        "Wait" => {
+        "Wait" | "Slow" => {
             let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
             tell(Seen::Reset);
         }

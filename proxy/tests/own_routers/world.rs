@@ -196,6 +196,7 @@ impl Routers {
                         | Output::Dial(_)
                         | Output::Close(_)
                         | Output::Note(_)
+                        | Output::Kept(_)
                         | Output::Left => {}
                     }
                 }

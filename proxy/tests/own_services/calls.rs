@@ -109,7 +109,7 @@ async fn what_cannot_be_read_is_refused_and_the_connection_lives_on() {
     deadline.send(b"");
     assert_eq!(micro_error(&deadline.only().await.unwrap_err())["code"], 400);
 
-    let _: pb::ListResponse = client.unary(LIST, pb::ListRequest {}).await.unwrap();
+    let _: pb::ListResponse = client.unary(LIST, pb::ListRequest::default()).await.unwrap();
 }
 
 #[tokio::test]

@@ -224,6 +224,7 @@ impl Desk {
                 region: "eu".into(),
                 labels: LabelSet::default(),
                 roles: Roles::NONE,
+                decides: Vec::new(),
                 addresses: Arc::from([SocketAddr::from(([10, 0, 0, n], 8085))]),
                 release: "0.1.0".into(),
                 cost: Cost::ZERO,

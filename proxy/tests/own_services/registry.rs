@@ -37,12 +37,12 @@ fn greeter(version: &str, instance: &str) -> pb::Service {
             port: 0,
             metadata: pairs(&[("protocol", "grpc"), ("server", "grpc"), ("zone", "a")]),
         }],
-        options: Some(pb::Options { ttl: 60 }),
+        options: Some(pb::Options { ttl: 60, ..Default::default() }),
     }
 }
 
 fn get(service: &str) -> pb::GetRequest {
-    pb::GetRequest { service: service.into() }
+    pb::GetRequest { service: service.into(), ..Default::default() }
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn versions_live_side_by_side_and_the_list_names_them() {
     let shape: Vec<_> =
         found.services.iter().map(|of| (of.version.as_str(), of.nodes.len())).collect();
     assert_eq!(shape, [("v1", 1), ("v2", 2)]);
-    let list: pb::ListResponse = client.unary(LIST, pb::ListRequest {}).await.unwrap();
+    let list: pb::ListResponse = client.unary(LIST, pb::ListRequest::default()).await.unwrap();
     let names: Vec<_> =
         list.services.iter().map(|of| (of.name.as_str(), of.version.as_str())).collect();
     assert_eq!(names, [("go.micro.srv.greeter", "v1"), ("go.micro.srv.greeter", "v2")]);
@@ -167,10 +167,11 @@ async fn a_namespace_holds_its_own_and_sees_the_default_one() {
     let _: pb::EmptyResponse =
         client.unary_with(REGISTER, &common, with("mail", "m-1")).await.unwrap();
 
-    let seen: pb::ListResponse = client.unary_with(LIST, &pay, pb::ListRequest {}).await.unwrap();
+    let seen: pb::ListResponse =
+        client.unary_with(LIST, &pay, pb::ListRequest::default()).await.unwrap();
     let seen: Vec<_> = seen.services.iter().map(|of| of.name.as_str()).collect();
     assert_eq!(seen, ["mail", "orders"]);
-    let seen: pb::ListResponse = client.unary(LIST, pb::ListRequest {}).await.unwrap();
+    let seen: pb::ListResponse = client.unary(LIST, pb::ListRequest::default()).await.unwrap();
     let seen: Vec<_> = seen.services.iter().map(|of| of.name.as_str()).collect();
     assert_eq!(seen, ["mail"]);
     let found: pb::GetResponse = client.unary_with(GET, &pay, get("mail")).await.unwrap();

@@ -100,7 +100,7 @@ async fn a_route_that_a_program_creates_is_taken_by_real_calls_until_it_is_delet
 
     // It is a route, not a registration.
     let found: registry::ListResponse = client
-        .unary("/go.micro.registry.Registry/ListServices", registry::ListRequest {})
+        .unary("/go.micro.registry.Registry/ListServices", registry::ListRequest::default())
         .await
         .unwrap();
     assert!(found.services.is_empty(), "{found:?}");

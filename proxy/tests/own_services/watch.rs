@@ -11,7 +11,7 @@ const WATCH: &str = "/go.micro.registry.Registry/Watch";
 
 async fn watch(client: &Client, service: &str) -> Call {
     let mut call = client.open(WATCH, &[]).await;
-    let request = pb::WatchRequest { service: service.into() };
+    let request = pb::WatchRequest { service: service.into(), ..Default::default() };
     call.send(&prost::Message::encode_to_vec(&request));
     // The head is there at once: what follows the message is watched, with no half-close.
     call.head().await;

@@ -158,8 +158,9 @@ impl Router {
                 let Some(name): Option<ServiceName> = name else { return };
                 self.ruled.set(&name, origin, held.is_some_and(|record| !is_tombstone(&record)));
                 // No instance is to be worked out anew, but what is decided about them.
-                self.stale.services.entry(name).or_default();
+                self.stale.services.entry(name.clone()).or_default();
                 self.arm_paths(now);
+                self.hear_rules(&name, now);
             }
             Kind::INTEREST => {
                 let [bucket] = id.key[..] else { return };
@@ -189,6 +190,7 @@ impl Router {
         }
         self.stale.nodes.insert(origin);
         self.stale_services_of(origin);
+        self.hear_operator(origin, now);
         self.stale_interests_of(origin);
         self.arm_paths(now);
     }
@@ -347,6 +349,7 @@ impl Router {
             self.derive(&id, now);
         }
         self.links.tidy(now);
+        self.end_spare_telling(now);
         let next = now + self.chance.around(SWEEP_EVERY);
         self.timers.set(Timer::Forget, next);
     }

@@ -5,11 +5,8 @@ use std::sync::Arc;
 
 use proto::frame::Frame;
 use proto::record::{Body, Interest, Kind, Node, Rejected};
-use proto::rule::RuleSet;
 use proto::sign::Verify;
-use proto::{
-    DecodeError, LabelSet, NodeId, PublicKey, ServiceName, Signature, Time, Verified, Version,
-};
+use proto::{LabelSet, NodeId, PublicKey, ServiceName, Signature, Time, Verified, Version};
 
 use super::Router;
 use crate::input::{Registration, Request, RequestId};
@@ -17,8 +14,6 @@ use crate::interest::Full;
 use crate::lease::{self, Offer};
 use crate::lsdb::record_id;
 use crate::output::{Note, Output, Refusal};
-use crate::rules;
-use crate::services;
 use crate::timer::Timer;
 
 impl Router {
@@ -31,7 +26,7 @@ impl Router {
             Request::Label { service, labels } => self.label(service, labels, now),
             Request::Describe(node) => self.describe(node, now),
             Request::Rule { service, set } => self.rule(&service, set, now),
-            Request::Restore { service, set } => self.restore(&service, set, now),
+            Request::Restore { service, set, told } => self.restore(&service, set, told, now),
             Request::Interest(counts) => self.interest(counts, now),
             Request::Dialled { node, outcome } => {
                 if outcome.is_err() {
@@ -138,46 +133,6 @@ impl Router {
         self.publish();
     }
 
-    /// Writes the rules of a service in place of those one revision below.
-    fn rule(&mut self, service: &ServiceName, set: RuleSet, now: Time) -> Result<(), Refusal> {
-        let held = self.rules_of(service).map_or(0, |(_, set)| set.revision);
-        if held.checked_add(1) != Some(set.revision) {
-            self.may_rule(service, now)?;
-            return Err(Refusal::StaleRules(held));
-        }
-        self.restore(service, set, now)
-    }
-
-    /// Writes rules of a service, unless this node has written newer ones.
-    fn restore(&mut self, service: &ServiceName, set: RuleSet, now: Time) -> Result<(), Refusal> {
-        self.may_rule(service, now)?;
-        let id = record_id(self.me, Kind::RULE, service.as_str().as_bytes());
-        let before = self.lsdb.get(&id).and_then(|record| services::rules(record));
-        if before.is_some_and(|(_, before)| before.revision >= set.revision) {
-            return Ok(());
-        }
-        set.check().map_err(|_| DecodeError::Invalid("rules"))?;
-        // No tombstone when all are taken away: it would let older sets of others hold again.
-        let body = Body::Rules(service.clone(), Arc::new(set));
-        self.readable(&body, now)?;
-        self.write(body, now);
-        Ok(())
-    }
-
-    /// Whether this node may decide about the calls of a service now.
-    fn may_rule(&self, service: &ServiceName, now: Time) -> Result<(), Refusal> {
-        if self.leaving {
-            return Err(Refusal::Leaving);
-        }
-        if self.node.credential.expires() <= self.wall(now) {
-            return Err(Refusal::Expired);
-        }
-        if !rules::may_rule(self.node.credential.grant(), service) {
-            return Err(Refusal::NotGranted);
-        }
-        Ok(())
-    }
-
     /// Says what the programs of this node want to hear of, in as few records as have changed.
     fn interest(&mut self, counts: Vec<(Interest, u32)>, now: Time) -> Result<(), Refusal> {
         if self.leaving {
@@ -224,7 +179,7 @@ impl Router {
     }
 
     /// Whether other nodes will be able to read what is about to be written.
-    fn readable(&self, body: &Body, now: Time) -> Result<(), Refusal> {
+    pub(super) fn readable(&self, body: &Body, now: Time) -> Result<(), Refusal> {
         struct Trusting;
         impl Verify for Trusting {
             fn verify(&self, _: &PublicKey, _: &[u8], _: &Signature) -> bool {

@@ -4,15 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::record::{Body, Kind};
-use proto::rule::RuleSet;
-use proto::{Cost, NodeId, ServiceName, Time, UnixTime};
+use proto::{Cost, NodeId, Role, ServiceName, Time, UnixTime};
 
 use super::Router;
 use crate::backbone::Backbone;
 use crate::lsdb::{Origin, record_id};
 use crate::output::{Note, Output};
 use crate::routes::{Adjacent, Instance, NodeRoute, ServiceRoutes};
-use crate::rules;
 use crate::services::{self, Place};
 use crate::timer::Timer;
 use crate::topics::Topics;
@@ -79,6 +77,9 @@ impl Router {
             }
             self.stale.nodes.insert(node);
             self.stale_services_of(node);
+            if self.operators.contains(&node) {
+                self.review_all_rules(now);
+            }
         }
         self.tell_of_reached(&reached, now);
         if changed.relays {
@@ -115,7 +116,7 @@ impl Router {
                 let versions = services::versions(granted);
                 let next = ServiceRoutes::new(name.clone(), generation, instances, versions);
                 match rules {
-                    Some((author, rules)) => next.with_rules(rules, author),
+                    Some((holds, carriers)) => next.with_carried(holds.set, holds.author, carriers),
                     None => next,
                 }
             });
@@ -190,18 +191,6 @@ impl Router {
         grant.may_offer(name).then_some(service)
     }
 
-    /// The rules that hold for a service, and who wrote them. They hold while their author is out
-    /// of reach: what is decided does not end because a laptop sleeps.
-    pub(super) fn rules_of(&self, name: &ServiceName) -> Option<(NodeId, Arc<RuleSet>)> {
-        let sets = self.ruled.of(name).filter_map(|origin| {
-            let grant = self.lsdb.node(origin)?.credential.grant();
-            let id = record_id(*origin, Kind::RULE, name.as_str().as_bytes());
-            let (_, set) = services::rules(self.lsdb.get(&id)?)?;
-            rules::may_rule(grant, name).then_some((*origin, set))
-        });
-        rules::winner(sets).map(|(author, set)| (author, Arc::clone(set)))
-    }
-
     fn node_route(&self, id: NodeId) -> Option<NodeRoute> {
         let origin = self.lsdb.origin(&id)?;
         let node = origin.node()?;
@@ -215,6 +204,11 @@ impl Router {
             region: node.region.clone(),
             labels: node.labels.clone(),
             roles: grant.roles,
+            decides: if grant.roles.has(Role::Operator) {
+                grant.namespaces.clone()
+            } else {
+                Vec::new()
+            },
             addresses: node.addresses.clone().into(),
             release: node.release.clone(),
             cost: way.map_or(Cost::INFINITE, |way| way.cost),

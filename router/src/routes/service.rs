@@ -122,7 +122,13 @@ impl ServiceRoutes {
     /// With the rules that `author` wrote. None of them: as without.
     #[must_use]
     pub fn with_rules(self, rules: Arc<RuleSet>, author: NodeId) -> Self {
-        let rules = Rules::new(rules, author, &self);
+        self.with_carried(rules, author, Vec::new())
+    }
+
+    /// With rules that `author` wrote and `carriers` tell.
+    #[must_use]
+    pub fn with_carried(self, rules: Arc<RuleSet>, author: NodeId, carriers: Vec<NodeId>) -> Self {
+        let rules = Rules::new(rules, author, &self).carried_by(carriers);
         Self { rules: Some(Arc::new(rules)), ..self }
     }
 
@@ -150,7 +156,7 @@ impl ServiceRoutes {
     pub(crate) fn same_rules(&self, other: &Self) -> bool {
         match (self.rules(), other.rules()) {
             (None, None) => true,
-            (Some(one), Some(other)) => one.is_of(other.set(), other.author()),
+            (Some(one), Some(other)) => one.is_as(other),
             (_, _) => false,
         }
     }

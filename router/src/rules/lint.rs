@@ -24,6 +24,9 @@ impl fmt::Display for Warning {
     }
 }
 
+/// Diverts that last longer are forgotten by people before they end: `micro network divert` makes none.
+const LONG: u64 = 24 * 3600;
+
 /// What is odd about `set` as the rules of `service`, as things are now: rules that cannot match or
 /// do nothing, that contradict themselves, name labels that no instance carries, or copy calls in a
 /// circle. Diverts cannot form one: the caller's node decides, and nobody decides again.
@@ -44,6 +47,10 @@ pub fn lint(set: &RuleSet, service: &ServiceName, routes: &Routes, now: UnixTime
         }
         if rule.then.divert.is_some_and(|divert| divert.until <= now) {
             warn("its divert has ended".to_owned());
+        }
+        let lasts = rule.then.divert.map_or(0, |divert| divert.until.seconds_after(now));
+        if lasts > LONG {
+            warn(format!("its divert ends only in {} days", lasts.div_ceil(24 * 3600)));
         }
         for (what, selector) in selectors(rule) {
             if let Some((one, other)) = contradiction(selector) {

@@ -340,6 +340,13 @@ fn what_an_author_can_hardly_mean_is_told() {
             )],
             Some("its divert has ended"),
         ),
+        (
+            vec![rule("a", a(), {
+                let until = NOW.plus(3 * 24 * 3600);
+                Actions { divert: Some(Divert { node: id(1), until }), ..Actions::default() }
+            })],
+            Some("its divert ends only in 3 days"),
+        ),
     ] {
         let said = said(rules);
         match wanted {
@@ -349,12 +356,14 @@ fn what_an_author_can_hardly_mean_is_told() {
     }
 }
 
-fn set(base: u64, rules: Vec<Rule>) -> RuleSet {
-    RuleSet { revision: base + 1, rules, ..RuleSet::default() }
+/// What `author` writes in place of revision `base`.
+fn set(author: Toy, base: u64, rules: Vec<Rule>) -> RuleSet {
+    let before = RuleSet { revision: base, ..RuleSet::default() };
+    RuleSet::following(Some(&before), rules, author.id(), NOW)
 }
 
-fn apply(base: u64, rules: Vec<Rule>) -> Request {
-    Request::Rule { service: "s".parse().unwrap(), set: set(base, rules) }
+fn apply(author: Toy, base: u64, rules: Vec<Rule>) -> Request {
+    Request::Rule { service: "s".parse().unwrap(), set: set(author, base, rules) }
 }
 
 fn held(net: &Net, at: usize) -> Option<(u64, usize, NodeId)> {
@@ -376,11 +385,11 @@ fn rules_reach_every_node_and_a_second_author_is_told_that_he_was_slower() {
     net.register(2, "s", "one");
     net.settle();
     let some = || vec![rule("x", Condition::default(), Actions::default())];
-    net.request(0, apply(0, some())).unwrap();
+    net.request(0, apply(Toy(0), 0, some())).unwrap();
     net.settle();
     assert!((0..3).all(|at| held(&net, at) == Some((1, 1, a.id()))));
-    assert_eq!(net.request(1, apply(0, some())), Err(Refusal::StaleRules(1)));
-    net.request(1, apply(1, vec![])).unwrap();
+    assert_eq!(net.request(1, apply(Toy(1), 0, some())), Err(Refusal::StaleRules(1)));
+    net.request(1, apply(Toy(1), 1, vec![])).unwrap();
     net.settle();
     assert!((0..3).all(|at| held(&net, at) == Some((2, 0, b.id()))), "taken away is taken away");
     // What is decided stays decided while its author is away.
@@ -396,8 +405,8 @@ fn two_that_write_at_once_agree_on_one_of_them() {
     net.register(0, "s", "one");
     net.register(1, "s", "two");
     let named = |name: &str| vec![rule(name, Condition::default(), Actions::default())];
-    net.request(0, apply(0, named("a"))).unwrap();
-    net.request(1, apply(0, named("b"))).unwrap();
+    net.request(0, apply(Toy(0), 0, named("a"))).unwrap();
+    net.request(1, apply(Toy(1), 0, named("b"))).unwrap();
     net.link(0, 1, 1_000);
     net.settle();
     assert_eq!(held(&net, 0), held(&net, 1));
@@ -413,7 +422,7 @@ fn rules_are_known_before_the_first_instance_and_after_the_last() {
     net.link(0, 1, 1_000);
     let abort = Some(Abort { status: 503, part: Part::WHOLE });
     let then = Actions { abort, ..Actions::default() };
-    net.request(0, apply(0, vec![rule("x", Condition::default(), then)])).unwrap();
+    net.request(0, apply(Toy(0), 0, vec![rule("x", Condition::default(), then)])).unwrap();
     net.settle();
     let known = |net: &Net| {
         let routes = &net.routes[1];
@@ -451,12 +460,13 @@ fn a_new_life_says_again_what_the_one_before_decided_and_overrules_nobody() {
     let mut net = Net::of(vec![router(a, 1, operator(a, "*")), router(b, 1, operator(b, "*"))]);
     let link = net.link(0, 1, 1_000);
     net.register(1, "s", "one");
-    net.request(0, apply(0, vec![])).unwrap();
-    net.request(0, apply(1, vec![])).unwrap();
+    net.request(0, apply(Toy(0), 0, vec![])).unwrap();
+    net.request(0, apply(Toy(0), 1, vec![])).unwrap();
     net.settle();
     net.unlink(link);
     // The author dies and comes back, and nobody has decided since.
-    let restore = || Request::Restore { service: "s".parse().unwrap(), set: set(1, vec![]) };
+    let restore =
+        || Request::Restore { service: "s".parse().unwrap(), set: set(a, 1, vec![]), told: true };
     net.routers[0] = router(a, 2, operator(a, "*"));
     net.request(0, restore()).unwrap();
     let link = net.link(0, 1, 1_000);
@@ -465,13 +475,13 @@ fn a_new_life_says_again_what_the_one_before_decided_and_overrules_nobody() {
     // It dies again, and somebody does.
     net.unlink(link);
     let some = vec![rule("x", Condition::default(), Actions::default())];
-    net.request(1, apply(2, some)).unwrap();
+    net.request(1, apply(Toy(1), 2, some)).unwrap();
     net.routers[0] = router(a, 3, operator(a, "*"));
     net.request(0, restore()).unwrap();
     net.link(0, 1, 1_000);
     net.settle();
     assert_eq!(held(&net, 1), Some((3, 1, b.id())));
-    assert_eq!(net.request(0, apply(2, vec![])), Err(Refusal::StaleRules(3)));
+    assert_eq!(net.request(0, apply(Toy(0), 2, vec![])), Err(Refusal::StaleRules(3)));
 }
 
 #[test]
@@ -484,7 +494,7 @@ fn who_is_no_operator_of_the_namespace_decides_nothing() {
     net.register(0, "s", "one");
     net.settle();
     for at in [0, 1] {
-        assert_eq!(net.request(at, apply(0, vec![])), Err(Refusal::NotGranted));
+        assert_eq!(net.request(at, apply(Toy(0), 0, vec![])), Err(Refusal::NotGranted));
     }
     // Nor does one who writes it all the same.
     let body = proto::record::Body::Rules("s".parse().unwrap(), Arc::default());

@@ -256,6 +256,7 @@ impl World {
                 region: node.region.to_string(),
                 labels: LabelSet::default(),
                 roles: Roles::NONE,
+                decides: Vec::new(),
                 addresses: Arc::from([]),
                 release: String::new(),
                 cost: if reached { cost } else { Cost::INFINITE },

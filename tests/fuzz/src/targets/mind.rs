@@ -24,6 +24,8 @@ const LIMITS: Limits = Limits {
     services_per_origin: 6,
     records: 40,
     bytes: 64 * 1024,
+    rules: 4096,
+    rules_per_author: 2048,
     links: 6,
     backlog: 8,
 };
@@ -274,6 +276,7 @@ fn drain(router: &mut Router) {
             | Output::Close(_)
             | Output::Answer(..)
             | Output::Note(_)
+            | Output::Kept(_)
             | Output::Left => {}
         }
     }

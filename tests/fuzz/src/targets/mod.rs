@@ -14,19 +14,21 @@ use proto::{
     Credential, Fault, NetworkId, Open, PublicKey, Record, Selector, Signature, Ticket, Topic,
     TopicPattern, UnixTime, Verified,
 };
+use proxy::mucp::{self, Decoder, Message, Side};
 use proxy::nats::{Command, ParseError, Parser};
 
 /// A thing to be fed.
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub(crate) const ALL: [(&str, Target); 15] = [
+pub(crate) const ALL: [(&str, Target); 16] = [
     ("credential", credential),
     ("exchange", exchange),
     ("fault", fault),
     ("frame", frame),
     ("head", head),
     ("join", join),
+    ("mucp", mucp),
     ("nats", nats),
     ("open", open),
     ("publish", publish),
@@ -206,6 +208,40 @@ fn join(input: &[u8]) {
         assert!(proto::join::JoinRequest::decode(request.encode()).is_ok());
     }
     let _ = proto::join::Answer::decode(bytes);
+}
+
+/// However the bytes are cut, the messages are the same; what one asks for has one path, and its
+/// error comes back from gRPC.
+fn mucp(input: &[u8]) {
+    let Some((&cut, input)) = input.split_first() else { return };
+    for side in [Side::Requests, Side::Responses] {
+        let whole = messages(side, input, input.len().max(1));
+        assert_eq!(whole, messages(side, input, usize::from(cut).max(1)));
+        for message in whole.iter().flatten() {
+            if let Some(error) = message.headers.get("micro-error") {
+                assert!(
+                    mucp::failure::to_mucp(&mucp::failure::to_grpc(error.as_bytes())).is_some()
+                );
+            }
+            if let Ok(request) = mucp::Request::read(message) {
+                assert_eq!(request.path().matches('/').count(), 2, "{}", request.path());
+                assert_eq!(request.headers().get_all("content-type").iter().count(), 1);
+            }
+        }
+    }
+}
+
+/// `None`: something is no message.
+fn messages(side: Side, input: &[u8], size: usize) -> Option<Vec<Message>> {
+    let mut decoder = Decoder::new(side, 4096, 4096);
+    let (mut bytes, mut all) = (BytesMut::new(), Vec::new());
+    for chunk in input.chunks(size) {
+        bytes.extend_from_slice(chunk);
+        while let Some(message) = decoder.decode(&mut bytes).ok()? {
+            all.push(message);
+        }
+    }
+    Some(all)
 }
 
 fn rules(input: &[u8]) {

@@ -19,6 +19,7 @@ import (
 	"github.com/golang/protobuf/proto"
 	"github.com/golang/protobuf/ptypes/wrappers"
 	"github.com/micro/go-micro/v2"
+	"github.com/micro/go-micro/v2/broker"
 	"github.com/micro/go-micro/v2/client"
 	raw "github.com/micro/go-micro/v2/codec/bytes"
 	"github.com/micro/go-micro/v2/errors"
@@ -145,6 +146,27 @@ func (p *program) echo(n int) (result, error) {
 	return result{"got": n}, stream.Close()
 }
 
+// talk sends n messages on one bidirectional stream, each after the answer to the one before.
+func (p *program) talk(n int) (result, error) {
+	stream, err := p.stream("Say.Echo")
+	if err != nil {
+		return nil, err
+	}
+	for i := 0; i < n; i++ {
+		if err := stream.Send(&wire.Item{Seq: i}); err != nil {
+			return result{"got": i}, err
+		}
+		var item wire.Item
+		if err := stream.Recv(&item); err != nil {
+			return result{"got": i}, err
+		}
+		if item.Seq != i {
+			return result{"got": i}, fmt.Errorf("message %d was answered with %d", i, item.Seq)
+		}
+	}
+	return result{"got": n}, stream.Close()
+}
+
 func (p *program) list() (result, error) {
 	services, err := p.service.Options().Registry.ListServices()
 	names := []string{}
@@ -177,6 +199,43 @@ func (p *program) watch(name string) (result, error) {
 		}
 		fmt.Println(string(line))
 	}
+}
+
+// subscribe prints each message of a topic as a line of its own, until it is killed.
+func (p *program) subscribe(topic string) (result, error) {
+	b := p.service.Options().Broker
+	if err := b.Init(); err != nil {
+		return nil, err
+	}
+	if err := b.Connect(); err != nil {
+		return nil, err
+	}
+	_, err := b.Subscribe(topic, func(e broker.Event) error {
+		line, err := json.Marshal(result{"topic": e.Topic(), "header": e.Message().Header, "body": string(e.Message().Body)})
+		fmt.Println(string(line))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	fmt.Println(`{"subscribed":true}`)
+	select {}
+}
+
+func (p *program) publish(topic, body string) (result, error) {
+	b := p.service.Options().Broker
+	if err := b.Init(); err != nil {
+		return nil, err
+	}
+	if err := b.Connect(); err != nil {
+		return nil, err
+	}
+	if err := b.Publish(topic, &broker.Message{Header: map[string]string{"X-Interop": "from-client"}, Body: []byte(body)}); err != nil {
+		return nil, err
+	}
+	// The broker sends behind its back, and has no way to wait for it.
+	time.Sleep(2 * time.Second)
+	return result{}, nil
 }
 
 // route changes and reads the routing table of the node, with the router client of go-micro.
@@ -221,6 +280,8 @@ func (p *program) run(args []string) (result, error) {
 		return p.count()
 	case "echo":
 		return p.echo(number())
+	case "talk":
+		return p.talk(number())
 	case "unknown":
 		var rsp wire.HelloRsp
 		err := p.call(context.Background(), args[1], "Say.Hello", &wire.HelloReq{Name: "nobody"}, &rsp)
@@ -231,6 +292,10 @@ func (p *program) run(args []string) (result, error) {
 		return p.get(args[1])
 	case "watch":
 		return p.watch(args[1])
+	case "subscribe":
+		return p.subscribe(args[1])
+	case "publish":
+		return p.publish(args[1], args[2])
 	case "route":
 		return p.route(args[1:])
 	}

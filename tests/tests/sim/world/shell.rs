@@ -75,7 +75,7 @@ impl World {
                     self.taken.known += known;
                     self.taken.stale += stale;
                 }
-                Output::Answer(_, Ok(())) | Output::Note(_) | Output::Left => {}
+                Output::Answer(_, Ok(())) | Output::Note(_) | Output::Kept(_) | Output::Left => {}
             }
         }
         let Some(life) = &mut self.hosts[at].life else { return };

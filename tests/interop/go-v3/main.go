@@ -1,0 +1,105 @@
+// Command v3 is a micro v3.18.5 program. With the argument "serve" it is a service; else it does what its arguments
+// say, once, and prints one JSON object. Where the network is, is decided by the environment alone: MICRO_PROXY.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/micro/micro/v3/service"
+	"github.com/micro/micro/v3/service/auth"
+	"github.com/micro/micro/v3/service/client"
+	"github.com/micro/micro/v3/service/registry"
+	"github.com/micro/micro/v3/service/store"
+)
+
+// Req and Rsp are what the handler takes and gives, as JSON.
+type Req struct {
+	Name string `json:"name"`
+}
+
+// Rsp is the answer.
+type Rsp struct {
+	Message string `json:"message"`
+	Account string `json:"account"`
+}
+
+// Hello is the handler; its method names are the endpoints.
+type Hello struct{}
+
+// Call greets, and says who called as auth tells it.
+func (h *Hello) Call(ctx context.Context, req *Req, rsp *Rsp) error {
+	rsp.Message = "Hello " + req.Name
+	if account, ok := auth.AccountFromContext(ctx); ok {
+		rsp.Account = account.Type
+	}
+	return nil
+}
+
+type result map[string]interface{}
+
+func do(args []string) (result, error) {
+	switch args[0] {
+	case "call":
+		var rsp Rsp
+		req := client.DefaultClient.NewRequest("hello", "Hello.Call", &Req{Name: args[1]}, client.WithContentType("application/json"))
+		err := client.DefaultClient.Call(context.Background(), req, &rsp, client.WithAuthToken())
+		return result{"message": rsp.Message, "account": rsp.Account}, err
+	case "get":
+		services, err := registry.DefaultRegistry.GetService(args[1])
+		return result{"services": services}, err
+	case "list":
+		services, err := registry.DefaultRegistry.ListServices()
+		names := []string{}
+		for _, s := range services {
+			names = append(names, s.Name)
+		}
+		return result{"names": names}, err
+	case "write":
+		ttl, _ := time.ParseDuration(args[3])
+		return result{}, store.Write(&store.Record{Key: args[1], Value: []byte(args[2]), Expiry: ttl})
+	case "read":
+		records, err := store.Read(args[1])
+		values := []string{}
+		for _, r := range records {
+			values = append(values, string(r.Value))
+		}
+		return result{"values": values}, err
+	case "keys":
+		keys, err := store.List(store.ListPrefix(args[1]))
+		return result{"keys": keys}, err
+	case "delete":
+		return result{}, store.Delete(args[1])
+	}
+	return nil, fmt.Errorf("what is %q?", args[0])
+}
+
+func main() {
+	args := os.Args[1:]
+	// What is to be done is not for the command line of the library.
+	os.Args = os.Args[:1]
+	if len(args) == 0 || args[0] == "serve" {
+		srv := service.New(service.Name("hello"), service.Version("v3"))
+		if err := srv.Handle(new(Hello)); err != nil {
+			panic(err)
+		}
+		if err := srv.Run(); err != nil {
+			panic(err)
+		}
+		return
+	}
+	service.New(service.Name("client"))
+	out, err := do(args)
+	if out == nil {
+		out = result{}
+	}
+	if err != nil {
+		out["error"] = err.Error()
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
+		panic(err)
+	}
+}
