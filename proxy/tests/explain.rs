@@ -269,7 +269,7 @@ async fn a_call_in_a_protocol_that_nobody_speaks_is_told_what_is_spoken() {
     let world = three().await;
     let client = Client::connect(world.here.address).await;
     let answer = client.unary("/greeter.Say/Echo", &[], b"").await;
-    let said = "3 instances exist, none with protocol=grpc; closest: http x3";
+    let said = "3 instances exist, none with protocol in (grpc,http2,mucp); closest: http x3";
     assert!(answer.header("grpc-message").unwrap().contains(said), "{answer:?}");
 }
 
