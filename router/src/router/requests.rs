@@ -214,13 +214,18 @@ impl Router {
         }
         self.timers.put(Timer::Lease, None);
         self.withdraw(Kind::NODE, b"", now);
-        // Told at once, before what is waiting: nobody will ask this node again.
-        let farewell = self.lsdb.get(&record_id(self.me, Kind::NODE, b"")).cloned();
+        // Before what is waiting: nobody will ask this node again.
+        self.tell_at_once(Kind::NODE, b"");
+        self.publish();
+    }
+
+    /// Tells every neighbour a record of this node now, without the moment in which news gathers.
+    pub(super) fn tell_at_once(&mut self, kind: Kind, key: &[u8]) {
+        let Some(told) = self.lsdb.get(&record_id(self.me, kind, key)).cloned() else { return };
         let links: Vec<_> = self.links.iter().map(|(id, _)| id).collect();
         for link in links {
-            let record = farewell.iter().map(|record| record.record().clone());
-            self.outputs.push_back(Output::Send(link, Frame::Records(record.collect())));
+            let records = vec![told.record().clone()];
+            self.outputs.push_back(Output::Send(link, Frame::Records(records)));
         }
-        self.publish();
     }
 }

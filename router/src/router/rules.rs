@@ -58,6 +58,8 @@ impl Router {
         }
         self.keep_own(service, set, now)?;
         self.tell_rules(service, now);
+        // Who is answered may stop this node at once, and others are to hold what was decided.
+        self.tell_at_once(Kind::RULE, service.as_str().as_bytes());
         Ok(())
     }
 

@@ -87,6 +87,20 @@ fn rules_hold_when_their_author_stops_dies_or_is_lost() {
 }
 
 #[test]
+fn who_stops_at_once_does_not_take_along_what_it_was_told_holds() {
+    let (mut net, mut links) = clique(3);
+    let author = net.routers[0].me();
+    write(&mut net, 0, vec![rule("x")]).unwrap();
+    net.request(0, Request::Leave).unwrap();
+    net.settle();
+    cut(&mut net, &mut links, 0);
+    net.settle();
+    for at in 1..=3 {
+        assert_eq!(held(&net, at), Some((1, vec!["x".into()], author)));
+    }
+}
+
+#[test]
 fn the_last_that_may_carry_does_and_who_may_not_never_does() {
     let (mut net, mut links) = clique(3);
     write(&mut net, 0, vec![rule("x")]).unwrap();
