@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 15] = [
+const FILES: [&str; 16] = [
     "broker.proto",
     "registry.proto",
     "router.proto",
@@ -17,6 +17,7 @@ const FILES: [&str; 15] = [
     "etcd.proto",
     "store.proto",
     "auth.proto",
+    "v3_broker.proto",
     "v3_registry.proto",
     "v3_router.proto",
     "v3_network.proto",

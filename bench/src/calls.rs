@@ -128,6 +128,14 @@ pub(crate) async fn run_with(
     window: Window,
     watched: &[Watched],
 ) -> Result<(CallsOutcome, Latency), Error> {
+    // Before the window, so that calls are due in all of it however late this machine is.
+    let (kind, in_flight, asked_rate, pace) = match load {
+        Load::Closed { in_flight } => ("closed", in_flight, 0.0, None),
+        Load::Open { rate } => {
+            let interval = Duration::try_from_secs_f64(1.0 / rate).map_err(Error::at("rate"))?;
+            ("open", 0, rate, Some(Pace::every(interval)?))
+        }
+    };
     let board = Board::new(window);
     let (cut, end) = {
         let board = open(&board);
@@ -141,16 +149,14 @@ pub(crate) async fn run_with(
         meter.stop()
     };
     let drive = async {
-        match load {
-            Load::Closed { in_flight } => {
-                for worker in 0..in_flight {
-                    let client = Arc::clone(&clients[worker % clients.len()]);
-                    calls.spawn(in_turn(client, Arc::clone(&board), end));
-                }
-                Ok(())
-            }
-            Load::Open { rate } => when_due(&clients, rate, &board, end, &mut calls).await,
+        if let Some(pace) = pace {
+            return when_due(&clients, pace, &board, end, &mut calls).await;
         }
+        for worker in 0..in_flight {
+            let client = Arc::clone(&clients[worker % clients.len()]);
+            calls.spawn(in_turn(client, Arc::clone(&board), end));
+        }
+        Ok(())
     };
     let (cpu, driven) = tokio::join!(meter, drive);
     driven?;
@@ -161,10 +167,6 @@ pub(crate) async fn run_with(
         board.fail("unanswered".to_owned(), unanswered);
     }
     let done = board.latency.count();
-    let (kind, in_flight, asked_rate) = match load {
-        Load::Closed { in_flight } => ("closed", in_flight, 0.0),
-        Load::Open { rate } => ("open", 0, rate),
-    };
     let outcome = CallsOutcome {
         load: kind.to_owned(),
         in_flight,
@@ -208,13 +210,11 @@ async fn in_turn(client: Arc<impl Call>, board: Arc<Mutex<Board>>, end: Instant)
 /// Open load: each call leaves when it is due.
 async fn when_due(
     clients: &[Arc<impl Call>],
-    rate: f64,
+    mut pace: Pace,
     board: &Arc<Mutex<Board>>,
     end: Instant,
     calls: &mut JoinSet<()>,
 ) -> Result<(), Error> {
-    let interval = Duration::try_from_secs_f64(1.0 / rate).map_err(Error::at("rate"))?;
-    let mut pace = Pace::every(interval)?;
     let mut sent = 0_usize;
     loop {
         for due in pace.due().await? {

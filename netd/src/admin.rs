@@ -4,13 +4,16 @@
 //! Bodies, connections and waits are bounded. The documents are those of [`crate::api`].
 
 mod answer;
+mod backends;
 mod change;
 mod detect;
 mod face;
 mod forward;
+mod intercept;
 mod labels;
 mod read;
 mod rules;
+mod subscribe;
 mod topics;
 mod wait;
 mod why;
@@ -146,6 +149,7 @@ fn routes(node: Arc<Node>) -> Router {
         .route("/v1/expose", post(change::expose))
         .route("/v1/unexpose", post(change::unexpose))
         .route("/v1/forward", post(forward::forward))
+        .route("/v1/intercept", get(intercept::list).post(intercept::change))
         .route("/v1/down", post(change::down))
         .route(
             "/v1/rules",
@@ -154,8 +158,11 @@ fn routes(node: Arc<Node>) -> Router {
         .route("/v1/rules/{*name}", get(rules::one))
         .route("/v1/rules-history/{*name}", get(rules::history))
         .route("/v1/labels", get(labels::list).post(labels::change))
+        .route("/v1/backends", get(backends::backends))
         .route("/v1/topics", get(topics::list))
         .route("/v1/publish", post(topics::publish))
+        .route("/v1/subscribe", post(subscribe::subscribe))
+        .route("/v1/request", post(subscribe::request))
         .route("/v1/why", post(why::why))
         .route("/v1/ping", get(wait::ping))
         .route("/v1/wait", get(wait::wait))

@@ -4,21 +4,29 @@
 //! RFC 3339 UTC. Within `micro/v1` fields are only added, so a reader ignores what it does not know
 //! and every field it needs from a newer node has a default.
 
+mod backends;
 mod forward;
+mod intercept;
 mod labels;
 mod rules;
+mod services;
 mod topics;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use backends::{BackendItem, Skipped};
 pub use forward::{Forward, ForwardAsked, ForwardRequest};
+pub use intercept::{InterceptItem, InterceptRequest};
 pub use labels::{LabelItem, LabelRequest, Labelled};
 pub use rules::{
     Applied, ApplyRequest, RuleWarning, Rules, RulesChange, RulesItem, Why, WhyOutcome, WhyRequest,
 };
-pub use topics::{PublishRequest, Published, TopicItem};
+pub use services::{Endpoint, RouteItem, Service, ServiceItem, ServiceVersion, Shape};
+pub use topics::{
+    PublishRequest, Published, SubscribeRequest, Subscribed, TopicItem, TopicMessage, TopicRequest,
+};
 
 /// The version every document carries.
 pub const VERSION: &str = "micro/v1";
@@ -61,6 +69,8 @@ pub struct Status {
     pub proxy: Listener,
     /// UDP addresses of links.
     pub listen: Vec<String>,
+    /// Where names are asked for.
+    pub dns: Listener,
     /// Where clients of NATS connect.
     pub broker: Listener,
     /// Where health and metrics are read.
@@ -233,107 +243,6 @@ pub struct GraphLink {
     pub path: String,
 }
 
-/// One of `GET /v1/routes`, kind `RouteList`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct RouteItem {
-    /// The service.
-    pub service: String,
-    /// The id the instance registered with.
-    pub instance: String,
-    /// Where it listens.
-    pub address: String,
-    /// The name of its node.
-    pub node: String,
-    /// The region of its node.
-    pub region: String,
-    /// `local`, `direct`, `via NODE`, or empty when unreachable.
-    pub path: String,
-    /// Microseconds; absent when unreachable.
-    pub cost_us: Option<u64>,
-    /// What it speaks.
-    pub protocol: String,
-    /// Its version.
-    pub version: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// `best`, `ok` or `unreachable`.
-    pub state: String,
-}
-
-/// One of `GET /v1/services`, kind `ServiceList`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ServiceItem {
-    /// Its name.
-    pub name: String,
-    /// Instances, reachable or not.
-    pub instances: u64,
-    /// Of those, reachable.
-    pub reachable: u64,
-    /// Where they are, nearest first.
-    pub regions: Vec<String>,
-    /// What they speak.
-    pub protocols: Vec<String>,
-    /// Endpoints registered, over all versions.
-    pub endpoints: u64,
-    /// Versions.
-    pub versions: Vec<String>,
-    /// Labels that all instances share.
-    pub labels: BTreeMap<String, String>,
-}
-
-/// `GET /v1/services/NAME`, kind `Service`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Service {
-    /// Its name.
-    pub name: String,
-    /// Its versions, with what each offers.
-    pub versions: Vec<ServiceVersion>,
-    /// Its instances, nearest first.
-    pub instances: Vec<RouteItem>,
-}
-
-/// A version of a [`Service`].
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ServiceVersion {
-    /// The version.
-    pub version: String,
-    /// What it registered about itself.
-    pub metadata: BTreeMap<String, String>,
-    /// What it offers, as registered.
-    pub endpoints: Vec<Endpoint>,
-}
-
-/// One endpoint of a [`ServiceVersion`].
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Endpoint {
-    /// `Struct.Method`, or what an HTTP program makes of it.
-    pub name: String,
-    /// `stream=true` for streams, and what else the program says.
-    pub metadata: BTreeMap<String, String>,
-    /// The shape of the request.
-    pub request: Option<Shape>,
-    /// The shape of the response.
-    pub response: Option<Shape>,
-}
-
-/// The shape of a value, as go-micro registers it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Shape {
-    /// The name of the field or message.
-    pub name: String,
-    /// Its type, as the program's language calls it.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Its fields.
-    pub values: Vec<Self>,
-}
-
 /// `POST /v1/invite`; everything left out is the issuer's default.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -398,9 +307,9 @@ pub struct Joined {
 pub struct ExposeRequest {
     /// The name.
     pub name: String,
-    /// `host:port` where the program listens.
+    /// `host:port` or `unix:/path` where the program listens.
     pub address: String,
-    /// `grpc`, `http`, `http2`, `tcp`; absent: found out by trying, which `tcp` is not.
+    /// `grpc`, `http`, `http2`, `tcp`, `tls`; absent: found out by trying, which the last two are not.
     pub protocol: Option<String>,
     /// Its version; absent: `latest`.
     pub version: Option<String>,
@@ -410,6 +319,26 @@ pub struct ExposeRequest {
     pub endpoints: Vec<Endpoint>,
     /// Seconds after which it is withdrawn unless exposed again; absent: until unexposed.
     pub ttl_s: Option<u64>,
+    /// How it is looked at; absent: not at all.
+    pub check: Option<HealthCheck>,
+}
+
+/// How a node looks at an instance: one that is not well is not called.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HealthCheck {
+    /// `tcp`, `http` or `grpc`.
+    pub kind: String,
+    /// Of `http` the path; of `grpc` the service that is asked about, empty for the whole server.
+    pub target: String,
+    /// Milliseconds between two looks.
+    pub interval_ms: Option<u64>,
+    /// Milliseconds until an answer counts as none.
+    pub timeout_ms: Option<u64>,
+    /// Failures in a row that take it out.
+    pub fall: Option<u32>,
+    /// Successes in a row that bring it back.
+    pub rise: Option<u32>,
 }
 
 /// The answer to [`ExposeRequest`], kind `Exposed`.

@@ -7,12 +7,14 @@ pub mod config;
 pub mod demo;
 pub mod describe;
 pub mod divert;
+pub mod dns;
 pub mod down;
 pub mod errors;
 pub mod exec;
 pub mod expose;
 pub mod forward;
 pub mod graph;
+pub mod intercept;
 pub mod invite;
 pub mod join;
 pub mod label;
@@ -20,12 +22,15 @@ pub mod network;
 pub mod nodes;
 pub mod older;
 pub mod ping;
+pub mod registry;
 pub mod routes;
 pub mod rules;
+pub mod run;
 pub mod serve;
 pub mod services;
 pub mod status;
 pub mod stream;
+pub mod subscribe;
 pub mod topics;
 pub mod trace;
 pub mod up;
@@ -126,6 +131,17 @@ impl Global {
         let settings = layers::load(flags, self.config.as_deref(), None)?.settings;
         Client::find(socket, &settings.name, &settings.paths, self.timeout())
     }
+
+    /// As [`Global::client`]; root who acts for a user means the node of that user.
+    ///
+    /// # Errors
+    /// As [`Global::client`].
+    pub fn machine_client(&self) -> Result<Client, Problem> {
+        self.client().or_else(|problem| {
+            let sudo = (problem.code == "M6010").then(|| Client::of_sudo(self.timeout()));
+            sudo.flatten().ok_or(problem)
+        })
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -148,15 +164,24 @@ enum Command {
     Forward(forward::ForwardArgs),
     /// Run a command that finds services as if they were on this machine.
     Exec(exec::ExecArgs),
+    /// Start a command, offer it as a service, and withdraw it when it ends.
+    Run(Box<run::RunArgs>),
     /// Withdraw what was exposed.
     Unexpose(expose::UnexposeArgs),
     /// What is decided about the calls of services: apply, get, rm, test.
     #[command(subcommand)]
     Rules(rules::RulesCommand),
+    /// What is registered, and registries of others that are watched: backends, ls, get.
+    #[command(subcommand)]
+    Registry(registry::RegistryCommand),
     /// Which nodes want to hear of which topics.
     Topics,
     /// Publish one message to a topic.
     Publish(topics::PublishArgs),
+    /// Print the messages of topics as they come.
+    Subscribe(subscribe::SubscribeArgs),
+    /// Publish a question and print the first answer.
+    Request(subscribe::RequestArgs),
     /// Run a built-in service: echo, greeter or clock.
     Serve(serve::ServeArgs),
     /// Look at the configuration.
@@ -217,9 +242,13 @@ fn run(command: Command, global: &Global) -> Result<Exit, Problem> {
         Command::Expose(args) => block(expose::run(args, global)),
         Command::Forward(args) => block(forward::run(args, global)),
         Command::Exec(args) => block(exec::run(args, global)),
+        Command::Run(args) => block(run::run(*args, global)),
         Command::Unexpose(args) => block(expose::withdraw(args, global)),
         Command::Rules(command) => block(rules::run(command, global)),
+        Command::Registry(command) => block(registry::run(command, global)),
         Command::Topics => block(topics::list(global)),
+        Command::Subscribe(args) => block(subscribe::subscribe(args, global)),
+        Command::Request(args) => block(subscribe::request(args, global)),
         Command::Publish(args) => block(topics::publish(args, global)),
         Command::Serve(args) => block(serve::run(args, global)),
         Command::Config(command) => config::run(command, global),

@@ -59,6 +59,21 @@ impl Client {
         Ok(Self { socket, timeout })
     }
 
+    /// Of root who acts for a user (`sudo`): the only node of that user.
+    #[must_use]
+    pub fn of_sudo(timeout: Duration) -> Option<Self> {
+        let user: u32 = std::env::var("SUDO_UID").ok()?.parse().ok()?;
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let places = [format!("/run/user/{user}/micro"), format!("/tmp/micro-{user}")];
+        // Below /tmp anybody could have made the directory of somebody else.
+        let theirs = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|file| file.uid() == user);
+        let mut live = places.iter().flat_map(|place| sockets(Path::new(place))).filter(theirs);
+        let socket = live.next().filter(|_| live.next().is_none())?;
+        Some(Self { socket, timeout })
+    }
+
     /// The node whose socket this is.
     #[must_use]
     pub fn at(socket: &Path) -> Self {
@@ -128,12 +143,15 @@ impl Client {
             }
             Ok((status, line, body))
         };
-        let (status, line, body) = match tokio::time::timeout(self.timeout, answer).await {
+        let (status, mut line, body) = match tokio::time::timeout(self.timeout, answer).await {
             Ok(answer) => answer?,
             Err(_) => return Err(self.slow()),
         };
+        // What came together with the first line is for who reads on.
+        let end = line.iter().position(|byte| *byte == b'\n').filter(|_| status.is_success());
+        let rest = end.map(|end| line.split_off(end + 1)).unwrap_or_default();
         let document = read(understood(status, &line)?)?;
-        Ok((document, Held { body, connection, _sender: sender }))
+        Ok((document, Held { body, rest, connection, _sender: sender }))
     }
 
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Value, Problem> {
@@ -209,11 +227,32 @@ type Connection = hyper::client::conn::http1::Connection<TokioIo<UnixStream>, Fu
 #[derive(Debug)]
 pub struct Held {
     body: hyper::body::Incoming,
+    /// Read and not yet asked for.
+    rest: Vec<u8>,
     connection: tokio::task::JoinHandle<hyper::Result<()>>,
     _sender: Sender,
 }
 
 impl Held {
+    /// The next line of what the node says, with its end; `None` when it has ended. Safe to cancel.
+    pub async fn line(&mut self) -> Option<String> {
+        /// A message of 8 MiB, as JSON may have to write it.
+        const LONGEST: usize = 64 << 20;
+        let mut looked = 0;
+        loop {
+            if let Some(end) = self.rest[looked..].iter().position(|byte| *byte == b'\n') {
+                let rest = self.rest.split_off(looked + end + 1);
+                let line = std::mem::replace(&mut self.rest, rest);
+                return Some(String::from_utf8_lossy(&line).into_owned());
+            }
+            looked = self.rest.len();
+            if looked > LONGEST {
+                return None;
+            }
+            self.rest.extend(self.body.frame().await?.ok()?.into_data().unwrap_or_default());
+        }
+    }
+
     /// Waits until the node has ended it.
     pub async fn ended(&mut self) {
         while let Some(Ok(_)) = self.body.frame().await {}

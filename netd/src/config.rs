@@ -4,10 +4,15 @@
 //! immutable. Between them [`layers`] keeps where each value came from, so that a wrong one is
 //! reported where it stands and `micro config show --origin` can tell.
 
+pub mod backend;
+pub mod bridge;
 pub mod duration;
 pub mod env;
 pub mod file;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod layers;
+mod login;
 pub mod paths;
 pub mod secret;
 pub mod values;
@@ -25,7 +30,9 @@ pub use paths::Paths;
 pub const DEFAULT_LISTEN: &str = "[::]:8085";
 /// Where programs call unless told otherwise.
 pub const DEFAULT_PROXY: &str = "127.0.0.1:8081";
-/// Where health and metrics are read unless told otherwise.
+/// Where names are asked for unless told otherwise.
+pub const DEFAULT_DNS: &str = "127.0.0.1:8053";
+/// Where clients of NATS connect unless told otherwise.
 pub const DEFAULT_NATS: &str = "127.0.0.1:4222";
 /// Where health and metrics are read.
 pub const DEFAULT_OBSERVE: &str = "127.0.0.1:8086";
@@ -67,8 +74,18 @@ pub struct Settings {
     pub etcd: Option<SocketAddr>,
     /// Where records of programs are kept.
     pub store: StoreBackend,
+    /// Where names are asked for.
+    pub dns: Address,
+    /// Registries of others that are watched.
+    pub backends: Vec<backend::Backend>,
     /// Where clients of NATS connect.
     pub nats: Address,
+    /// What lets them in, any of these and of [`Settings::nats_keys`]; with neither, everybody.
+    pub nats_tokens: Vec<secret::Secret>,
+    /// Users of NATS that are let in, by their keys.
+    pub nats_keys: Vec<proto::PublicKey>,
+    /// Bridges to servers of NATS.
+    pub bridges: Vec<bridge::Bridge>,
     /// Where health and metrics are read.
     pub observe: Address,
     /// What is logged: a level, or directives (`info,router=debug`).

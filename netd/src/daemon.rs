@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use proto::{LabelSet, ServiceName};
+use proxy::nats::{Face, Login};
 use proxy::own::{self, Own};
 use proxy::{Proxy, Published};
 use router::{Router, Routes};
@@ -22,11 +23,13 @@ use tunnel::door::Door;
 use tunnel::quic::Quic;
 use tunnel::{Control, Incoming, Tunnel};
 
+use crate::backend::Backends;
 use crate::config::{Settings, StoreBackend};
 use crate::data::Data;
 use crate::drain::{self, Signals};
 use crate::drive::{Asks, Clock, Drive, Shared};
 use crate::error::{Exit, Problem};
+use crate::intercept::Intercept;
 use crate::labels::{self, Kept, Labels};
 use crate::member::{self, Member};
 use crate::metrics::Metrics;
@@ -34,10 +37,13 @@ use crate::node::{Beats, Node, Phase};
 use crate::output::Output;
 use crate::registrar::ToRouter;
 use crate::registrar::alive::{self, Alive};
+use crate::registrar::checked::Checks;
 use crate::rules::keep::Keeper;
 use crate::store::{self, Backing};
 use crate::upkeep::{Upkeep, describe};
-use crate::{admin, health, interest, listen, log, owner, revisions, seeds, welcome};
+use crate::{
+    admin, bridge, health, interest, listen, log, names, owner, revisions, seeds, welcome,
+};
 
 /// Runs a node until it is told to stop, or a part that it cannot do without ends.
 ///
@@ -85,6 +91,9 @@ async fn live(settings: Settings, output: Output) -> Result<Exit, Problem> {
         }
     };
     greeting.abort();
+    if let Err(problem) = node.intercept.off(None).await {
+        tracing::error!(%problem, "connections are still led here");
+    }
     drain::leave(&node, &mut signals, &running.accepting, output).await;
     running.stop.cancel();
     // Its socket goes with it: whoever looks afterwards is to find none.
@@ -121,13 +130,14 @@ pub async fn start(
 
     // Ports, before anybody is told of them.
     let proxies = listen::proxy(settings.proxy, settings.etcd)?;
+    let (dns, dns_udp) = listen::dns(settings.dns)?;
     let nats = listen::tcp(settings.nats)?;
     let observe = listen::tcp(settings.observe)?;
     let at = |listener: &std::net::TcpListener| {
         listener.local_addr().map_err(|error| Problem::machine("a listener has no address", &error))
     };
     let proxy_at = proxies.iter().map(at).collect::<Result<Vec<_>, _>>()?;
-    let (nats_at, observe_at) = (at(&nats)?, at(&observe)?);
+    let (dns_at, nats_at, observe_at) = (at(&dns)?, at(&nats)?, at(&observe)?);
 
     // Links.
     let me = member.node();
@@ -188,8 +198,10 @@ pub async fn start(
     let face = Arc::new(admin::Face::default());
     let own = own(settings, &member, &routes, &asks, &face, &proxy_at)?;
     let proxy = proxy(settings, &member, &routes, &tunnel, own)?;
+    let bridged = bridge::Counts::default();
     let metrics = Arc::new(Metrics::new(|registry| {
         proxy.metrics(registry);
+        bridged.register(registry);
         tunnel.counters().register(registry);
         door.counts().register(registry);
     }));
@@ -205,12 +217,16 @@ pub async fn start(
         proxy: proxy.clone(),
         data: data.handle(),
         forwards: Arc::new(tokio::sync::Semaphore::new(admin::MAX_HELD)),
+        intercept: Intercept::new(proxy.clone(), data.handle()),
         shared: Arc::clone(&shared),
         asks: asks.clone(),
+        checks: Checks::new(Arc::new(ToRouter(asks.clone())), Box::new(offered(&routes))),
         rules,
+        backends: Backends::start(&settings.backends, &asks, &routes, &proxy_at),
         labels,
         proxy_at,
         observe_at,
+        dns_at,
         nats_at,
         advertised: Arc::clone(&advertised),
         began,
@@ -222,8 +238,16 @@ pub async fn start(
     });
     face.is_of(&node);
     serve_calls(&data, &proxy, proxies, incoming, &accepting).await?;
-    serve_nats(&data, &proxy, nats, &accepting).await?;
+    serve_nats(&data, &proxy, (nats, face_of_nats(settings, &member)), &accepting).await?;
+    names::serve(&data, &proxy, (dns, dns_udp), &member.state, &accepting).await?;
     tokio::spawn(interest::tell(proxy.broker().clone(), asks.clone()));
+    let parts = bridge::Parts {
+        broker: proxy.broker().clone(),
+        routes: Arc::clone(&routes),
+        network: member.network,
+        counts: bridged,
+    };
+    bridge::start(&settings.bridges, &parts, &accepting);
     data.spawn(Beats::keep(Arc::clone(&node), |beats| &beats.data));
 
     // What goes on beside the calls.
@@ -309,6 +333,7 @@ fn proxy(
         tunnel: tunnel.clone(),
         own: Some(own),
         admit: owner::admit(&settings.allow_users)?,
+        admit_packets: owner::admit_packets(&settings.allow_users),
         limits: proxy::Limits { calls: settings.max_inflight, ..proxy::Limits::default() },
     }))
 }
@@ -352,13 +377,18 @@ fn own(
 
 /// Takes the registrations of programs: one without a TTL lasts as long as its address answers.
 fn registrar(routes: &Arc<Published>, asks: &Asks) -> Alive {
+    let router = Arc::new(ToRouter(asks.clone()));
+    Alive::start(router, Box::new(offered(routes)), alive::Terms::default())
+}
+
+/// Whether this node offers an instance, by its id.
+fn offered(routes: &Arc<Published>) -> impl Fn(&ServiceName, &str) -> bool + Send + Sync + use<> {
     let routes = Arc::clone(routes);
-    let offered = move |service: &ServiceName, id: &str| {
+    move |service: &ServiceName, id: &str| {
         let routes = routes.load();
         let service = routes.service(service.as_str());
         service.is_some_and(|of| of.instances.iter().any(|one| one.here && &*one.id == id))
-    };
-    Alive::start(Arc::new(ToRouter(asks.clone())), Box::new(offered), alive::Terms::default())
+    }
 }
 
 /// Takes calls: of programs on every listener, of other nodes from the tunnel.
@@ -386,17 +416,24 @@ async fn serve_calls(
     Ok(())
 }
 
+/// What clients of NATS are asked for.
+fn face_of_nats(settings: &Settings, member: &Member) -> Face {
+    let tokens = settings.nats_tokens.iter().map(|token| token.expose());
+    let login = Login::new(tokens, settings.nats_keys.clone());
+    Face { login, cluster: member.network.to_string() }
+}
+
 /// Takes clients of NATS.
 async fn serve_nats(
     data: &Data,
     proxy: &Proxy,
-    listener: std::net::TcpListener,
+    (listener, face): (std::net::TcpListener, Face),
     accepting: &CancellationToken,
 ) -> Result<(), Problem> {
     let (proxy, accepting) = (proxy.clone(), accepting.clone());
     let served = data.run(async move {
         let listener = TcpListener::from_std(listener)?;
-        let serve = async move { proxy.nats(listener).await };
+        let serve = async move { proxy.nats(listener, face).await };
         tokio::spawn(accepting.run_until_cancelled_owned(serve));
         Ok::<_, std::io::Error>(())
     });

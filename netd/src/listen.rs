@@ -8,11 +8,12 @@ use crate::error::{Exit, Problem};
 
 /// Ports tried after the usual one.
 const TRIES: u16 = 100;
-/// Where programs of go-micro dial their registry and their broker when nobody tells them another
-/// address; taken where they are free.
-const ALIASES: [SocketAddr; 2] = [
+/// Where programs of go-micro dial their registry and their broker, and those of micro v3 their broker,
+/// when nobody tells them another address; taken where they are free.
+const ALIASES: [SocketAddr; 3] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000),
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8001),
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8003),
 ];
 
 /// TCP listeners of the proxy: the address, the aliases where nothing was asked for, and the one where
@@ -37,6 +38,36 @@ pub fn proxy(address: Address, etcd: Option<SocketAddr>) -> Result<Vec<TcpListen
 /// M6001 when it is taken, M6002 when the system refuses for another reason.
 pub fn tcp(address: Address) -> Result<TcpListener, Problem> {
     first_free(address, "TCP", bind_tcp)
+}
+
+/// A socket for packets at the address, as [`tcp`].
+///
+/// # Errors
+/// As [`tcp`].
+pub fn packets(address: Address) -> Result<UdpSocket, Problem> {
+    first_free(address, "UDP", |at| {
+        let socket = UdpSocket::bind(at)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    })
+}
+
+/// TCP and UDP on one port, for names.
+///
+/// # Errors
+/// As [`tcp`].
+pub fn dns(address: Address) -> Result<(TcpListener, UdpSocket), Problem> {
+    let both = |at| {
+        let listener = bind_tcp(at)?;
+        let socket = UdpSocket::bind(listener.local_addr()?)?;
+        socket.set_nonblocking(true)?;
+        Ok((listener, socket))
+    };
+    first_free(address, "DNS", |at| match both(at) {
+        // The port that the system drew for one may be taken for the other: it draws again.
+        Err(error) if at.port() == 0 && is_taken(&error) => both(at),
+        bound => bound,
+    })
 }
 
 /// UDP addresses for links, each free a moment ago. Without IPv6 the usual address is that of IPv4.
@@ -151,6 +182,18 @@ mod tests {
         assert_eq!(udp(&[Address { at, asked: true }]).unwrap_err().code, "M6001");
         let next = udp(&[Address { at, asked: false }]).unwrap()[0];
         assert!(next.port() > at.port());
+    }
+
+    #[test]
+    fn names_have_one_port_for_both_or_the_next() {
+        let (first, _udp) = dns(Address { at: ([127, 0, 0, 1], 0).into(), asked: true }).unwrap();
+        let at = first.local_addr().unwrap();
+        assert_eq!(dns(Address { at, asked: true }).unwrap_err().code, "M6001");
+        let (tcp, udp) = dns(Address { at, asked: false }).unwrap();
+        assert_eq!(tcp.local_addr().unwrap(), udp.local_addr().unwrap());
+        drop(first);
+        let error = dns(Address { at, asked: true }).unwrap_err();
+        assert_eq!(error.code, "M6001", "UDP is still taken");
     }
 
     #[test]

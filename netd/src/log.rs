@@ -13,12 +13,15 @@ use tracing_subscriber::{EnvFilter, Layer};
 use crate::config::LogFormat;
 use crate::error::{Exit, Problem};
 
+/// What says at every level what bridges say themselves, once; `level` may have it speak.
+const QUIET: &str = "async_nats=off";
+
 /// Starts logging. A second start in one process changes nothing.
 ///
 /// # Errors
 /// M4003 when `level` is no level and no list of directives.
 pub fn start(level: &str, format: LogFormat) -> Result<(), Problem> {
-    let filter = EnvFilter::try_new(level).map_err(|why| {
+    let filter = EnvFilter::try_new(format!("{QUIET},{level}")).map_err(|why| {
         Problem::new("M4003", Exit::Config, format!("log.level {level:?} cannot be read"))
             .why(why.to_string())
             .attempt("micro network --log-level info,router=debug", "")

@@ -3,9 +3,11 @@
 use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::backend::Word;
 use crate::node::{Node, Phase};
 
 /// All families of the process.
@@ -28,6 +30,17 @@ struct Gauges {
     grant: Gauge,
     memory: Gauge,
     files: Gauge,
+    backends: Backends,
+}
+
+/// Of each registry of others that is watched; there are few, named by the configuration.
+#[derive(Debug, Default)]
+struct Backends {
+    watching: Family<[(&'static str, String); 2], Gauge>,
+    entries: Family<[(&'static str, String); 2], Gauge>,
+    offered: Family<[(&'static str, String); 2], Gauge>,
+    skipped: Family<[(&'static str, String); 2], Gauge>,
+    held: Family<[(&'static str, String); 2], Gauge>,
 }
 
 impl Metrics {
@@ -48,6 +61,20 @@ impl Metrics {
         ];
         for (name, help, gauge) in all {
             registry.register(name, help, gauge.clone());
+        }
+        let of = &gauges.backends;
+        for (name, help, family) in [
+            (
+                "backend_watching",
+                "1 while a back end is watched, 0 while it is stale",
+                &of.watching,
+            ),
+            ("backend_entries", "Instances a back end has", &of.entries),
+            ("backend_offered", "Of those, offered by this node", &of.offered),
+            ("backend_skipped", "Entries of a back end that are not offered", &of.skipped),
+            ("backend_held", "Instances of a back end held back for they flap", &of.held),
+        ] {
+            registry.register(name, help, family.clone());
         }
         let (seconds, bytes) = (Unit::Seconds, Unit::Bytes);
         registry.register_with_unit("uptime", "Since the start", seconds, gauges.uptime.clone());
@@ -85,8 +112,28 @@ impl Gauges {
         self.uptime.set(node.began.elapsed().as_secs_f64());
         let expires = node.credential.load().expires().0;
         self.grant.set(i64::try_from(expires).unwrap_or(i64::MAX));
+        self.backends.read(node);
         self.memory.set(resident().unwrap_or(0));
         self.files.set(whole(std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)));
+    }
+}
+
+impl Backends {
+    fn read(&self, node: &Node) {
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        for watched in node.backends.iter() {
+            let (backend, shown) = (&watched.backend, watched.shown());
+            let kind = backend.kind.word().to_owned();
+            let labels = [("backend", backend.name.clone()), ("kind", kind)];
+            let set = |family: &Family<_, Gauge>, number| {
+                family.get_or_create(&labels).set(number);
+            };
+            set(&self.watching, i64::from(shown.word == Word::Watching));
+            set(&self.entries, whole(shown.counts.entries));
+            set(&self.offered, whole(shown.counts.offered));
+            set(&self.skipped, whole(shown.counts.skipped));
+            set(&self.held, whole(shown.counts.held));
+        }
     }
 }
 

@@ -13,8 +13,11 @@ use tokio::sync::watch;
 use tunnel::Tunnel;
 use tunnel::issuer::Desk;
 
+use crate::backend::Backends;
 use crate::drive::{Asks, Shared};
+use crate::intercept::Intercept;
 use crate::labels::Labels;
+use crate::registrar::checked::Checks;
 use crate::rules::keep::Keeper;
 
 /// A runtime that has not turned for this long is stuck: the node is not alive.
@@ -55,18 +58,26 @@ pub struct Node {
     pub data: tokio::runtime::Handle,
     /// Room for forwarded ports that somebody holds.
     pub forwards: Arc<tokio::sync::Semaphore>,
+    /// Connections that the kernel leads here.
+    pub intercept: Intercept,
     /// What the router's task shares.
     pub shared: Arc<Shared>,
     /// The way to the router.
     pub asks: Asks,
+    /// What is offered here by command, and looked at.
+    pub checks: Checks,
     /// Writes the rules that are decided here.
     pub rules: Keeper,
+    /// The registries of others that it watches.
+    pub backends: Backends,
     /// Sets labels by command.
     pub labels: Labels,
     /// Where programs call, the usual one first.
     pub proxy_at: Vec<SocketAddr>,
     /// Where health and metrics are read.
     pub observe_at: SocketAddr,
+    /// Where names are asked for.
+    pub dns_at: SocketAddr,
     /// Where clients of NATS connect.
     pub nats_at: SocketAddr,
     /// What others are told to dial.

@@ -7,13 +7,14 @@
 //! other machines have none here, and are governed by the address that is listened on.
 
 mod diag;
+mod packets;
 mod table;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use proxy::{Admit, Served, Stranger};
+use proxy::{Admit, AdmitPackets, Served, Stranger};
 
 use crate::config::Users;
 use crate::error::{Exit, Problem};
@@ -76,6 +77,29 @@ pub fn admit(users: &Users) -> Result<Option<Admit>, Problem> {
             },
         }
     })))
+}
+
+/// The same check for packets, which have no connection: who sends is told by the port. `None` where
+/// everybody is served.
+#[must_use]
+pub fn admit_packets(users: &Users) -> Option<AdmitPackets> {
+    let Users::These(also) = users.clone() else { return None };
+    let me = rustix::process::geteuid().as_raw();
+    Some(Arc::new(move |peer: SocketAddr| {
+        if !peer.ip().to_canonical().is_loopback() {
+            return Ok(());
+        }
+        let owners = packets::owners(canonical(peer)).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the owner of packets was not found out");
+            Vec::new()
+        });
+        let may = |uid: &u32| *uid == me || *uid == ROOT || also.contains(uid);
+        // Where a port is shared, it may have been any of them.
+        match owners.iter().find(|uid| !may(uid)) {
+            None if !owners.is_empty() => Ok(()),
+            stranger => Err(Stranger { uid: stranger.copied(), owner: me }),
+        }
+    }))
 }
 
 impl Source {

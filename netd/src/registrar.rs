@@ -1,6 +1,8 @@
 //! The way from the registry services and the admin API to the router of this node.
 
 pub mod alive;
+pub mod checked;
+pub mod probe;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;

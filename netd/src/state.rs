@@ -8,6 +8,7 @@
 //!   epoch       the life it is in            peers        last-known members, to find back
 //!   store       records of programs                 labels     labels set by command
 //!   rules       rules it keeps for the network      revisions  how far those of the etcd face went
+//!   names       addresses of names that fell on one place
 //! ```
 //!
 //! Every file is 0600 and replaced whole: written beside, synced, renamed. A node that cannot write

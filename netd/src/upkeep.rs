@@ -201,6 +201,6 @@ fn left_of(credential: &Credential) -> Duration {
 }
 
 /// A number from 0 up to 1, for jitter.
-fn chance() -> f64 {
+pub(crate) fn chance() -> f64 {
     f64::from(u32::from_be_bytes(tunnel::identity::random())) / f64::from(u32::MAX)
 }

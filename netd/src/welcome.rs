@@ -29,6 +29,7 @@ pub async fn tell(node: Arc<Node>, origin: Origin, output: Output) {
         region: node.region.clone(),
         listen: node.tunnel.local_addresses().iter().map(text).collect(),
         proxy: node.proxy_at.iter().map(text).collect(),
+        dns: node.dns_at.to_string(),
         nats: node.nats_at.to_string(),
         observe: node.observe_at.to_string(),
         identity: match origin {

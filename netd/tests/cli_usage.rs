@@ -169,6 +169,8 @@ fn a_wrong_file_is_reported_where_it_is_wrong_with_exit_78() {
         ("[node]\nname = \"a/b\"\n", "M4003"),
         ("[drain]\ngrace = \"soon\"\n", "M4003"),
         ("[web]\naddress = \"127.0.0.1:8082\"\n", "M4002"),
+        ("[broker]\ntoken = [\"\"]\n", "M4003"),
+        ("[broker]\nnkey = \"UABC\"\n", "M4003"),
     ] {
         let file = home.write("wrong.toml", text);
         let ran = home.run(&format!("config check {file}"));
@@ -213,6 +215,7 @@ fn older_variables_are_taken_with_a_warning() {
 fn a_secret_is_never_printed() {
     let mut home = Home::new();
     home.set("MICRO_TICKET", "mj1topsecret");
+    home.set("MICRO_NODE_BROKER_TOKEN", "topsecret");
     for line in ["config show", "config show --origin -o json", "config check"] {
         let ran = home.run(line);
         assert_eq!(ran.code, 0, "{line}");

@@ -12,6 +12,8 @@ use daemon_support::{User, get, soon};
 
 /// `nobody`, on every Linux.
 const NOBODY: u32 = 65_534;
+/// A fatal alert, `access_denied` (RFC 8446 section 6.2), in a record of TLS 1.2.
+const TLS_ACCESS_DENIED: &[u8] = &[21, 3, 3, 0, 2, 2, 49];
 const GET: &str = "GET /x HTTP/1.1\r\nHost: nowhere\r\nConnection: close\r\n\r\n";
 
 /// Whether a thread can become another user here; says so where it cannot.
@@ -97,8 +99,10 @@ fn the_programs_of_another_user_are_turned_away_in_their_own_protocol() {
         (&"7".parse().unwrap(), &"M1015".parse().unwrap())
     );
 
-    assert_eq!(being(NOBODY, || say(&proxy, b"\x16\x03\x01 no HTTP")), b"", "not a byte");
-    assert_eq!(turned_away(&observe), "3");
+    let answer = being(NOBODY, || say(&proxy, b"\x16\x03\x01 a hello of TLS"));
+    assert_eq!(answer, TLS_ACCESS_DENIED);
+    assert_eq!(being(NOBODY, || say(&proxy, b"\xff\0 of none")), b"", "not a byte");
+    assert_eq!(turned_away(&observe), "4");
 }
 
 #[test]

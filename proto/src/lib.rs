@@ -14,10 +14,12 @@
 //! | [`record`] | the signed link-state records that nodes flood |
 //! | [`frame`] | the control stream of a link |
 //! | [`open`], [`head`], [`exchange`], [`fault`], [`credit`] | a call: its first bytes, its frames, its failure, its flow |
+//! | [`client_hello`] | the first words of TLS: which server a client wants |
 //! | [`topic`], [`publish`] | topics, their patterns, and messages on their way |
 //! | [`micro`] | protobuf of the go-micro faces |
 //! | [`wire`], [`varint`] | the two codecs under all of it |
 
+pub mod client_hello;
 pub mod cost;
 pub mod credit;
 pub mod error;

@@ -36,6 +36,10 @@ pub enum OpenKind {
     Credit,
     /// Messages of topics, one way: see [`crate::publish`].
     Topics,
+    /// Packets both ways, each for itself: as [`OpenKind::Bytes`], but what follows are packets, each
+    /// behind its length (16 bits, big-endian). Those that fit go as datagrams that name the stream
+    /// instead.
+    Packets,
     /// A kind of a newer release.
     Other(u64),
 }
@@ -208,6 +212,7 @@ impl OpenKind {
             Self::Echo => 5,
             Self::Credit => 6,
             Self::Topics => 7,
+            Self::Packets => 8,
             Self::Other(code) => code,
         }
     }
@@ -221,6 +226,7 @@ impl OpenKind {
             5 => Self::Echo,
             6 => Self::Credit,
             7 => Self::Topics,
+            8 => Self::Packets,
             code => Self::Other(code),
         }
     }

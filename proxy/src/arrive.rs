@@ -1,6 +1,8 @@
 //! Calls of other nodes: checked, given to an instance here, answered on the same stream.
 
+mod packets;
 mod raw;
+mod upgrade;
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -8,6 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use http::header;
 use proto::fault::Code;
 use proto::open::OpenKind;
 use proto::record::Protocol;
@@ -17,7 +20,7 @@ use tunnel::{Arrival, Incoming};
 use crate::balance::shell::AtInstance;
 use crate::balance::{NoChoice, Report};
 use crate::body::Body;
-use crate::carry::{Failed, Reply, leg, outcome};
+use crate::carry::{self, Failed, Form, Reply, delivers, leg, outcome};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::explain::AtNode;
@@ -53,6 +56,9 @@ async fn call(shared: Arc<Shared>, arrival: Arrival) {
         // Boxed, for the common road is the other one.
         return Box::pin(raw::serve(&shared, &grant, &open, stream)).await;
     }
+    if open.kind == OpenKind::Packets {
+        return Box::pin(packets::serve(&shared, &grant, &open, stream)).await;
+    }
     let mut sink = Box::new(FrameSink::new(stream.send));
     let reader = Box::new(PartReader::new(stream.recv));
     let budget = (open.budget > 0).then(|| Duration::from_micros(open.budget));
@@ -66,7 +72,11 @@ async fn call(shared: Arc<Shared>, arrival: Arrival) {
         Err(Error::Overloaded { what: "the node of the service is", limit })
     };
     let ended = match begun {
-        Ok((reply, grpc, load)) => respond(&shared, reply, load, sink, grpc, &mut deadline).await,
+        Ok(Begun { mut reply, load, reader: Some(reader), .. }) if reply.upgraded.is_some() => {
+            let upgraded = reply.upgraded.take();
+            Box::pin(upgrade::serve(&shared, reply, upgraded, load, *sink, *reader)).await
+        }
+        Ok(begun) => respond(&shared, begun, sink, &mut deadline).await,
         Err(error) => {
             fail(&shared, &error, &mut sink).await;
             Err(error)
@@ -74,6 +84,15 @@ async fn call(shared: Arc<Shared>, arrival: Arrival) {
     };
     let outcome = ended.as_ref().map_or_else(Outcome::from, |()| Outcome::Answered);
     shared.metrics.call(Face::Link, outcome, began.elapsed());
+}
+
+/// A call whose instance has begun to answer.
+struct Begun {
+    reply: Reply,
+    grpc: bool,
+    load: Report,
+    /// What else the caller's node sends, where that is no body.
+    reader: Option<Box<PartReader>>,
 }
 
 /// Checks the call, gives it to its instance, and waits until the response begins.
@@ -84,7 +103,7 @@ async fn begin(
     mut reader: Box<PartReader>,
     deadline: &mut Deadline,
     began: Instant,
-) -> Result<(Reply, bool, Report), Error> {
+) -> Result<Begun, Error> {
     if open.kind != OpenKind::Exchange {
         return Err(Error::Malformed("this node does not serve calls of this kind"));
     }
@@ -94,29 +113,41 @@ async fn begin(
     let mut head = Box::new(head);
     // The caller's node did this; a node that did not is not believed.
     // What asks for labels is here only where its caller's node was told to let it pass.
+    let upgrade = head.headers.remove(header::UPGRADE);
     let sticky = headers::clean_request(&mut head.headers)?;
     head.headers.extend(sticky);
     let grpc = is_grpc(&head.headers);
-    if grpc && instance.protocol == Protocol::Http1 {
-        let (service, selector) = (service.to_string(), "gRPC".to_owned());
-        return Err(Error::NoMatch { service, selector, state: State::Lacks, mismatch: None });
-    }
+    let form = match (&upgrade, grpc) {
+        (Some(_), _) => Form::Upgrade,
+        (None, true) => Form::Grpc,
+        (None, false) => Form::Http,
+    };
+    spoken(&service, &instance, form)?;
     let mut at = shared.take(&service, instance.key)?;
     let before = open.explain.then(|| began.elapsed());
-    let message = grpc.then_some(shared.limits.message);
-    let source = Source::new(Body::stream(reader), message, &shared.metrics.up);
-    let source = Box::new(source);
-    let address = &instance.address;
-    let messages = if instance.protocol == Protocol::Mucp {
-        shared.messages(service.as_str(), &head, open.messages)
-    } else {
-        open.messages
+    let (deliver, address, protocol) = (&shared.deliver, &instance.address, instance.protocol);
+    let (sent, reader) = match upgrade {
+        Some(upgrade) => {
+            head.headers.insert(header::UPGRADE, upgrade);
+            let sent = Box::pin(carry::upgrade::here(deliver, address, head, deadline)).await;
+            (sent, Some(reader))
+        }
+        None => {
+            let message = grpc.then_some(shared.limits.message);
+            let source = Source::new(Body::stream(reader), message, &shared.metrics.up);
+            let source = Box::new(source);
+            let messages = if protocol == Protocol::Mucp {
+                shared.messages(service.as_str(), &head, open.messages)
+            } else {
+                open.messages
+            };
+            let sent = leg::local(deliver, address, protocol, head, source, messages, deadline);
+            (sent.await.map_err(|Failed { error, .. }| error), None)
+        }
     };
-    let (deliver, protocol) = (&shared.deliver, instance.protocol);
-    let sent = leg::local(deliver, address, protocol, head, source, messages, deadline);
-    let mut reply = match sent.await {
+    let mut reply = match sent {
         Ok(reply) => reply,
-        Err(Failed { error, .. }) => {
+        Err(error) => {
             if let Some(outcome) = outcome::of_error(&error) {
                 at.settle(outcome, None);
             }
@@ -129,7 +160,7 @@ async fn begin(
     if let Some(part) = before.and_then(|before| at_node(before, began.elapsed()).to_header()) {
         reply.headers.insert(headers::MICRO_ROUTE, part);
     }
-    Ok((reply, grpc, load))
+    Ok(Begun { reply, grpc, load, reader })
 }
 
 /// What a call is for, once it is known that it may be made and that there is time for it.
@@ -156,6 +187,15 @@ fn asked_for(
     }
     let instance = instance(shared, &service, &open.instance)?;
     Ok((service, instance))
+}
+
+/// That an instance takes what comes. A caller's node has looked; one that did not is not believed.
+fn spoken(service: &ServiceName, instance: &Found, form: Form) -> Result<(), Error> {
+    if delivers(instance.protocol, form) {
+        return Ok(());
+    }
+    let (service, selector) = (service.to_string(), form.needs().to_owned());
+    Err(Error::NoMatch { service, selector, state: State::Protocol, mismatch: None })
 }
 
 /// What this node says of its part of a call.
@@ -233,13 +273,12 @@ async fn unless_stopped<T>(
 
 async fn respond(
     shared: &Shared,
-    reply: Reply,
-    load: Report,
+    begun: Begun,
     mut sink: Box<FrameSink>,
-    grpc: bool,
     deadline: &mut Deadline,
 ) -> Result<(), Error> {
-    let Reply { status, headers, body, mut upload, mut held } = reply;
+    let Begun { reply, grpc, load, reader: _reader } = begun;
+    let Reply { status, headers, body, mut upload, mut held, upgraded: _ } = reply;
     let Ok(frame) = heads::response(status, &headers, Some(load.into())) else {
         let error = Error::HeadTooLarge(proto::exchange::MAX_HEAD);
         fail(shared, &error, &mut sink).await;

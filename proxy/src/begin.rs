@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Request, Uri};
 use proto::Selector;
 use proto::name::WILDCARD;
@@ -17,6 +18,7 @@ use crate::deadline::{self, Deadline};
 use crate::detect::From;
 use crate::error::Error;
 use crate::explain::{Ignored, Trace};
+use crate::feed;
 use crate::headers::{
     self, Asked, MICRO_IDEMPOTENT, MICRO_PROBE, MICRO_ROUTE, MICRO_STICKY, MICRO_TRACE,
 };
@@ -40,6 +42,10 @@ pub(crate) struct Beside {
     /// `Micro-Route`, if the caller asked for it, whether or not the call succeeded. Boxed, for it is
     /// rare.
     pub(crate) route: Option<Box<HeaderValue>>,
+    /// The connection may become what the request's `Upgrade` asks for.
+    pub(crate) upgrades: bool,
+    /// The answer has no end of its own, and is over when nobody reads it.
+    pub(crate) one_way: bool,
 }
 
 impl Beside {
@@ -68,6 +74,11 @@ impl Shared {
         let mut call = self.ready(head, body, grpc, beside, &mut own)?;
         let Some(call) = &mut call else {
             let (head, body) = *own.expect("what is not carried is for our own services");
+            if !grpc {
+                // Of them only topics speak anything else.
+                beside.one_way = true;
+                return self.feeds.answer(&self.broker, self.draining.subscribe(), &head);
+            }
             return Box::pin(self.serve_own(head, body, beside)).await;
         };
         if call.trace.is_some() {
@@ -95,6 +106,8 @@ impl Shared {
         }
         let said = headers::says_something(&head.headers);
         let mut trace = if said { take_trace(&mut head.headers, beside.from.local) } else { None };
+        let upgrade =
+            if beside.upgrades { head.headers.get(header::UPGRADE).cloned() } else { None };
         let asked = headers::clean_request(&mut head.headers)?;
         take_host(&mut head)?;
         if target::is_cross_site(&head) {
@@ -108,6 +121,10 @@ impl Shared {
         }
         self.balance.measure();
         self.balance.admit(|| beside.deadline.left())?;
+        if !grpc && feed::is_asked(&head) {
+            *own = Some(Box::new((head, body)));
+            return Ok(None);
+        }
         let mut ignored = Vec::new();
         let meant = match self.meaning(&mut head, asked, grpc, &mut ignored)? {
             Meaning::Own => {
@@ -123,16 +140,24 @@ impl Shared {
         let idempotent = head.headers.remove(MICRO_IDEMPOTENT).is_some_and(|value| value == "true");
         let source = Source::new(body, grpc.then_some(self.limits.message), &self.metrics.up);
         let source = source.replayable(self.limits.replay);
-        let (form, ruled) = (if grpc { Form::Grpc } else { Form::Http }, None);
+        let form = match upgrade {
+            Some(protocol) => {
+                head.headers.insert(header::UPGRADE, protocol);
+                Form::Upgrade
+            }
+            None if grpc => Form::Grpc,
+            None => Form::Http,
+        };
         Ok(Some(Box::new(Call {
             head,
             source,
             service,
             selector,
             form,
-            idempotent,
+            // What follows an upgrade is not repeated, and two of them at once are not one.
+            idempotent: idempotent && form != Form::Upgrade,
             messages: beside.messages,
-            ruled,
+            ruled: None,
             via,
             named,
             trace,
@@ -160,6 +185,25 @@ impl Shared {
         let mut reply = reply.expect("a call that did not fail has an answer");
         headers::clean_response(&mut reply.headers);
         Ok(reply)
+    }
+
+    /// The service that a program means by a name alone, `host` or `host:port`, with what its instance
+    /// must be like; `None`: one that this node itself serves.
+    ///
+    /// # Errors
+    /// As [`Shared::meaning`]; [`Error::Malformed`] when it is no name.
+    pub(crate) fn named(&self, name: &str) -> Result<Option<(Meant, HeaderMap)>, Error> {
+        let authority: Authority = name.parse().map_err(|_| Error::Malformed("not a host name"))?;
+        let mut head = RequestHead {
+            method: Method::CONNECT,
+            path: PathAndQuery::from_static("/"),
+            authority: Some(authority),
+            headers: HeaderMap::new(),
+        };
+        match self.meaning(&mut head, Asked::default(), false, &mut Vec::new())? {
+            Meaning::Service(meant) => Ok(Some((meant, head.headers))),
+            Meaning::Own => Ok(None),
+        }
     }
 
     /// What a request is for: `asked` and its headers say what the instance must be like.
@@ -248,7 +292,8 @@ impl Shared {
         let response = beside.deadline.race(pin!(async { Ok(own.serve(request).await) })).await?;
         let (parts, body) = response.into_parts();
         let (status, headers) = (parts.status, parts.headers);
-        Ok(Reply { status, headers, body, upload: None, held: Held::default() })
+        let held = Held::default();
+        Ok(Reply { status, headers, body, upload: None, held, upgraded: None })
     }
 }
 

@@ -38,7 +38,7 @@ use tunnel::Tunnel;
 pub use self::local::{Subscription, TooMany};
 pub use self::mailbox::{Closed, Item, Mailbox, Overflow};
 
-pub(crate) use self::local::interest;
+pub(crate) use self::local::{MAX_INTERESTS, interest};
 
 use self::local::Local;
 use self::outbound::{Outbounds, Outgoing};

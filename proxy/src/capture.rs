@@ -13,7 +13,7 @@ use crate::detect::{self, Captured, From, Protocol};
 use crate::metrics::Turned;
 use crate::proxy::{Served, Shared, drained};
 use crate::turn_away::turn_away;
-use crate::{connect, http1, http2, mucp, socket, socks};
+use crate::{connect, http1, http2, mucp, socket, socks, tls};
 
 /// Pause after the system gave no socket: long enough not to spin, short enough that nobody
 /// notices once there are sockets again.
@@ -160,6 +160,7 @@ async fn recognised(
             return connect::serve(shared, stream, seen, again).await;
         }
         Ok(Ok((Protocol::Socks, seen))) => socks::serve(shared, stream, seen).await,
+        Ok(Ok((Protocol::Tls, seen))) => tls::serve(shared, stream, seen).await,
         Ok(Ok((Protocol::Unknown, _))) => {
             shared.metrics.turned(Turned::Unknown);
             detect::refuse(&mut stream).await;

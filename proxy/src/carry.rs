@@ -6,6 +6,7 @@ mod hedge;
 pub(crate) mod leg;
 pub(crate) mod outcome;
 pub(crate) mod raw;
+pub(crate) mod upgrade;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -29,6 +30,7 @@ use crate::ruled::Ruled;
 use crate::source::Source;
 use crate::via::Via;
 pub(crate) use choose::{Chosen, delivers};
+pub(crate) use upgrade::Upgraded;
 
 /// A request with all that is known about it.
 pub(crate) struct Call {
@@ -65,8 +67,14 @@ pub(crate) enum Form {
     Grpc,
     /// Any other HTTP exchange.
     Http,
+    /// An HTTP exchange that may end in bytes both ways.
+    Upgrade,
     /// Bytes both ways.
     Bytes,
+    /// The same, of which it is known that they are TLS.
+    Tls,
+    /// Packets both ways, each for itself.
+    Packets,
 }
 
 /// A response that has begun.
@@ -78,6 +86,8 @@ pub(crate) struct Reply {
     pub(crate) upload: Option<Box<Pump>>,
     /// Counted as long as the call lasts.
     pub(crate) held: Held,
+    /// What the connection is from now on, after a `101`. Boxed, for it is rare.
+    pub(crate) upgraded: Option<Box<Upgraded>>,
 }
 
 /// What a call occupies while it lasts.
@@ -206,7 +216,11 @@ impl Shared {
         deadline: &mut Deadline,
     ) -> Result<Reply, Fell> {
         let source = Box::new(call.source.take());
-        let answered = if chosen.here {
+        let answered = if call.form == Form::Upgrade {
+            // Boxed, for it is the rarer road.
+            let answered = Box::pin(self.upgrade(call, &chosen, deadline)).await;
+            answered.map_err(|error| Failed { error, source: Some(source) })
+        } else if chosen.here {
             // The head is only needed a second time if there is someone else to give it to, or who
             // asks what was decided by it.
             let head = if may_repeat && chosen.others || call.trace.is_some() {

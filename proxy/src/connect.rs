@@ -103,7 +103,7 @@ async fn begin(
                 return shared.connect(meant, head.headers).await;
             }
             let socket = shared.leave(&host, port).await?;
-            Ok(Connected { peer: Peer::Near(socket), at: None })
+            Ok(Connected { peer: Peer::Near(socket, Bytes::new()), at: None })
         }
         Err(error) => Err(error),
     }

@@ -6,12 +6,14 @@ pub(crate) mod mucp;
 mod resets;
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::error::Error;
 use crate::limits::Limits;
@@ -21,25 +23,47 @@ use crate::socket;
 /// Addresses with connections that are remembered; those without any are forgotten first.
 const MAX_HOSTS: usize = 16_384;
 
+/// What the address of a socket in the file system begins with.
+const UNIX: &str = "unix:";
+
 /// Connections to instances, by address.
 pub(crate) struct Deliver {
     hosts: Mutex<HashMap<Arc<str>, Arc<Host>, foldhash::fast::RandomState>>,
     limits: Arc<Limits>,
     /// For large messages of MUCP.
     room: Room,
-    /// Where this proxy itself listens: never dialled, for the call would come back for ever.
-    own: Arc<Mutex<Vec<SocketAddr>>>,
+    /// Where this proxy itself listens over TCP: never dialled, for the call would come back for ever.
+    own: Own,
+    /// The same over UDP.
+    pub(crate) own_packets: Own,
 }
 
-/// An address at which this proxy listens.
+/// Addresses at which this proxy listens.
+#[derive(Clone, Default)]
+pub(crate) struct Own(Arc<Mutex<Vec<SocketAddr>>>);
+
+/// One of them, until it is dropped.
 pub(crate) struct Listens {
-    own: Arc<Mutex<Vec<SocketAddr>>>,
+    own: Own,
     address: SocketAddr,
+}
+
+impl Own {
+    /// Takes note of an address, until what it gives is dropped.
+    pub(crate) fn listens(&self, address: SocketAddr) -> Listens {
+        self.0.lock().push(address);
+        Listens { own: self.clone(), address }
+    }
+
+    /// Whether dialling `address` would reach this proxy.
+    pub(crate) fn has(&self, address: SocketAddr) -> bool {
+        self.0.lock().iter().any(|own| is_same_listener(*own, address))
+    }
 }
 
 impl Drop for Listens {
     fn drop(&mut self) {
-        let mut own = self.own.lock();
+        let mut own = self.own.0.lock();
         if let Some(at) = own.iter().position(|own| *own == self.address) {
             own.swap_remove(at);
         }
@@ -57,18 +81,23 @@ pub(crate) struct Host {
 
 impl Deliver {
     pub(crate) fn new(limits: Arc<Limits>, room: Room) -> Self {
-        Self { hosts: Mutex::default(), limits, room, own: Arc::default() }
+        Self {
+            hosts: Mutex::default(),
+            limits,
+            room,
+            own: Own::default(),
+            own_packets: Own::default(),
+        }
     }
 
     /// Takes note of an address at which this proxy listens, until what it gives is dropped.
     pub(crate) fn listens(&self, address: SocketAddr) -> Listens {
-        self.own.lock().push(address);
-        Listens { own: Arc::clone(&self.own), address }
+        self.own.listens(address)
     }
 
     /// Whether dialling `address` would reach this proxy.
     pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
-        self.own.lock().iter().any(|own| is_same_listener(*own, address))
+        self.own.has(address)
     }
 
     /// The connections to `address`.
@@ -101,7 +130,7 @@ impl Deliver {
         self.dial_address(&host.address, self.limits.connect).await
     }
 
-    /// A new connection to `address`, a host and a port.
+    /// A new connection to `address`, as [`dial`] takes it.
     ///
     /// # Errors
     /// As [`Deliver::dial`].
@@ -116,13 +145,7 @@ impl Deliver {
         {
             return Err(Error::TooManyHops);
         }
-        let dialled = async {
-            match address.parse::<SocketAddr>() {
-                Ok(address) => TcpStream::connect(address).await,
-                Err(_) => TcpStream::connect(address).await,
-            }
-        };
-        let socket = match tokio::time::timeout(patience, dialled).await {
+        let socket = match tokio::time::timeout(patience, dial(address)).await {
             Ok(Ok(socket)) => socket,
             Ok(Err(error)) => return Err(refused(error.to_string())),
             Err(_) => return Err(refused(format!("no answer in {patience:?}"))),
@@ -130,6 +153,30 @@ impl Deliver {
         socket::tune(&socket);
         Ok(socket)
     }
+}
+
+/// A new connection to `address`: a host and a port, or `unix:` and the path of a socket.
+///
+/// A socket of the file system comes in the type of those of the network: a stream of bytes is read and
+/// written by the same calls whichever it is, and what only TCP has is refused by the system and not
+/// needed. One difference cannot be hidden: it knows no reset, so what breaks off looks like an end.
+///
+/// # Errors
+/// What the system says.
+pub async fn dial(address: &str) -> io::Result<TcpStream> {
+    if let Some(path) = address.strip_prefix(UNIX) {
+        let socket = UnixStream::connect(path).await?.into_std()?;
+        return TcpStream::from_std(OwnedFd::from(socket).into());
+    }
+    match address.parse::<SocketAddr>() {
+        Ok(address) => TcpStream::connect(address).await,
+        Err(_) => TcpStream::connect(address).await,
+    }
+}
+
+/// What a request names that names nobody: where it is delivered to says it, unless that is no host.
+pub(crate) fn host_of(address: &str) -> &str {
+    if address.starts_with(UNIX) { "localhost" } else { address }
 }
 
 /// Whether dialling `address` reaches the listener at `own`.

@@ -3,10 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use proto::client_hello;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -33,6 +36,8 @@ pub(crate) enum Protocol {
     Connect,
     /// SOCKS 5.
     Socks,
+    /// TLS.
+    Tls,
     Unknown,
 }
 
@@ -70,6 +75,9 @@ fn recognise(seen: &[u8]) -> Option<Protocol> {
     if seen.first() == Some(&socks::VERSION) {
         return Some(Protocol::Socks);
     }
+    if seen.first() == Some(&client_hello::HANDSHAKE) {
+        return Some(Protocol::Tls);
+    }
     if seen.starts_with(b"CONNECT ") {
         return Some(Protocol::Connect);
     }
@@ -99,6 +107,8 @@ pub(crate) struct Captured {
     socket: TcpStream,
     /// Who connected.
     pub(crate) from: From,
+    /// Set while nothing is wanted but to write.
+    one_way: Option<Arc<AtomicBool>>,
 }
 
 /// What is known of who connected.
@@ -112,7 +122,27 @@ pub(crate) struct From {
 
 impl Captured {
     pub(crate) fn new(socket: TcpStream, seen: Bytes, from: From) -> Self {
-        Self { seen, socket, from }
+        Self { seen, socket, from, one_way: None }
+    }
+
+    /// While `one_way` is set, writing fails as soon as the program has closed its half. Nobody reads
+    /// then who would find out, and a write alone would tell only when there is something to write.
+    pub(crate) fn ends_with_reader(&mut self, one_way: Arc<AtomicBool>) {
+        self.one_way = Some(one_way);
+    }
+
+    /// Whether the program is known to say nothing more. Has the task woken when it is.
+    fn is_at_end(&self, cx: &mut Context<'_>) -> bool {
+        let mut byte = [0];
+        matches!(
+            self.socket.poll_peek(cx, &mut ReadBuf::new(&mut byte)),
+            Poll::Ready(Ok(0) | Err(_))
+        )
+    }
+
+    /// The socket, and what was read of it and nobody has taken.
+    pub(crate) fn into_parts(self) -> (TcpStream, Bytes) {
+        (self.socket, self.seen)
     }
 
     /// Where the program connected to.
@@ -162,6 +192,10 @@ impl AsyncWrite for Captured {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let one_way = self.one_way.as_ref().is_some_and(|set| set.load(Ordering::Relaxed));
+        if one_way && self.is_at_end(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 
@@ -186,7 +220,7 @@ mod tests {
             (b"PRI", None),
             (b"PO", None),
             (b"PRI * HTTP/2.0\r\n\r\nXX", Some(Protocol::Unknown)),
-            (b"\x16\x03\x01", Some(Protocol::Unknown)),
+            (b"\x16", Some(Protocol::Tls)),
             (b"SSH-2.0-x\r\n", Some(Protocol::Http1)),
             (b"hello", Some(Protocol::Unknown)),
             (&[b'A'; 40], Some(Protocol::Unknown)),

@@ -48,6 +48,14 @@ pub enum Error {
         /// What the system said.
         why: String,
     },
+    /// The nodes of all instances have found them not to be well.
+    #[error("no instance of {service} is well: {why}")]
+    Unhealthy {
+        /// The service.
+        service: String,
+        /// What was found at the nearest one.
+        why: String,
+    },
     /// The instance took the connection but turned the request away unread.
     #[error("instance {0} turned the request away unread")]
     TurnedAway(String),
@@ -161,6 +169,7 @@ impl Error {
             Self::Draining => 1013,
             Self::Cancelled => 1014,
             Self::Stranger(_) => 1015,
+            Self::Unhealthy { .. } => 1016,
             Self::NoService(_) => 1203,
             Self::Overloaded { .. } | Self::Saturated { .. } => 1305,
             Self::RateLimited { .. } => 1306,
@@ -176,6 +185,7 @@ impl Error {
             Self::NoService(_) => Some(State::Unknown),
             Self::NoMatch { state, .. } => Some(*state),
             Self::NoPath(_) => Some(State::Unreachable),
+            Self::Unhealthy { .. } => Some(State::Unhealthy),
             Self::Overloaded { .. } => Some(State::LimitReached),
             Self::Unreachable { .. }
             | Self::Refused { .. }
@@ -211,6 +221,7 @@ impl Error {
             | Self::Unreachable { .. }
             | Self::Refused { .. }
             | Self::TurnedAway(_)
+            | Self::Unhealthy { .. }
             | Self::Overloaded { .. }
             | Self::Saturated { .. }
             | Self::RateLimited { .. }
@@ -250,6 +261,7 @@ impl Error {
             | Self::Unreachable { .. }
             | Self::Refused { .. }
             | Self::TurnedAway(_)
+            | Self::Unhealthy { .. }
             | Self::Deadline
             | Self::LinkLost(_)
             | Self::Aborted { .. }
@@ -323,7 +335,7 @@ impl Error {
         }
         match self.code() {
             1002 | 1203 => S::NOT_FOUND,
-            1003 | 1004 | 1013 | 1305 => S::SERVICE_UNAVAILABLE,
+            1003 | 1004 | 1013 | 1016 | 1305 => S::SERVICE_UNAVAILABLE,
             1005 => S::GATEWAY_TIMEOUT,
             1306 => S::TOO_MANY_REQUESTS,
             1009 => S::BAD_REQUEST,
@@ -351,7 +363,7 @@ impl Error {
         }
         match self.code() {
             1002 | 1203 => 5,
-            1003 | 1004 | 1007 | 1013 => 14,
+            1003 | 1004 | 1007 | 1013 | 1016 => 14,
             1005 => 4,
             1009 => 3,
             1010 | 1305 | 1306 => 8,

@@ -20,6 +20,7 @@ pub use self::state::State;
 
 use crate::balance::{Considered, Pool, Verdict, What};
 use crate::carry::{Form, delivers};
+use crate::health::unhealthy;
 use crate::proxy::{Proxy, Shared};
 use crate::via::Via;
 
@@ -208,8 +209,15 @@ impl Shared {
         let form = match spoken {
             Spoken::Grpc => Form::Grpc,
             // What speaks nothing else is asked about in what it speaks.
-            Spoken::Http if instances.iter().all(|one| one.protocol == Protocol::Tcp) => {
+            Spoken::Http
+                if instances
+                    .iter()
+                    .all(|one| matches!(one.protocol, Protocol::Tcp | Protocol::Tls)) =>
+            {
                 Form::Bytes
+            }
+            Spoken::Http if instances.iter().all(|one| one.protocol == Protocol::Udp) => {
+                Form::Packets
             }
             Spoken::Http if instances.iter().all(|one| one.protocol == Protocol::Mucp) => {
                 Form::Grpc
@@ -218,7 +226,7 @@ impl Shared {
         };
         let spoken_by = |one: &Instance| delivers(one.protocol, form);
         let on_way = |one: &Instance| via.is_none_or(|via| via.takes(one, routes));
-        let fits = |one: &Instance| spoken_by(one) && on_way(one);
+        let fits = |one: &Instance| spoken_by(one) && unhealthy(one).is_none() && on_way(one);
         let decision = routes.decide(service, view, at);
         let (mut seen, mut wider) = (Vec::new(), Vec::new());
         let (changes, now) = self.balance.changes(service);
@@ -241,6 +249,8 @@ impl Shared {
                 (State::Chosen, "chosen".to_owned())
             } else if one.verdict.fits() && !spoken_by(instance) {
                 (State::Protocol, said::undelivered(instance.protocol, spoken))
+            } else if let Some(why) = unhealthy(instance).filter(|_| one.verdict.fits()) {
+                (State::Unhealthy, format!("out: not well, {why}"))
             } else if let Some(via) = via.filter(|_| one.verdict.fits() && !on_way(instance)) {
                 (State::OtherRoute, format!("out: not by {}", via.said()))
             } else {

@@ -161,6 +161,13 @@ impl PartReader {
         }
     }
 
+    /// The half and what was read of it, where nothing but a head was taken: what follows is not
+    /// framed.
+    pub(crate) fn into_half(self) -> (RecvHalf, Bytes) {
+        debug_assert!(self.ahead.is_none(), "only bodies are read ahead");
+        (self.recv, self.reader.into_rest())
+    }
+
     /// Wants nothing more.
     pub(crate) fn stop(&mut self, code: Code) {
         self.recv.stop(code);
@@ -272,6 +279,11 @@ impl FrameSink {
     /// Gives the exchange up.
     pub(crate) fn reset(&mut self, code: Code) {
         self.send.reset(code);
+    }
+
+    /// The half, where all that was queued is flushed: what follows is not framed.
+    pub(crate) fn into_half(self) -> SendHalf {
+        self.send
     }
 
     /// The half, for what only it can do.

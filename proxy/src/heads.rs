@@ -133,14 +133,16 @@ pub(crate) fn read_request(mut bytes: Bytes) -> Result<RequestHead, DecodeError>
     Ok(RequestHead { method, path, authority, headers: read_fields(bytes)? })
 }
 
-/// Reads the head of a response.
+/// Reads the head of a response. `101` is one, for it is the last of a connection that is upgraded.
 ///
 /// # Errors
 /// [`DecodeError`] when it is none.
 pub(crate) fn read_response(mut bytes: Bytes) -> Result<(StatusCode, HeaderMap), DecodeError> {
     let status = head::take_response(&mut bytes)?;
     // An interim response has no place here: the caller's own node answers `100-continue`.
-    let status = StatusCode::from_u16(status).ok().filter(|status| !status.is_informational());
+    let status = StatusCode::from_u16(status)
+        .ok()
+        .filter(|status| !status.is_informational() || *status == StatusCode::SWITCHING_PROTOCOLS);
     Ok((status.ok_or(DecodeError::Invalid("status"))?, read_fields(bytes)?))
 }
 

@@ -4,15 +4,17 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::AbortHandle;
 
@@ -31,7 +33,9 @@ use crate::proxy::{Shared, drained};
 use crate::pump::Pump;
 use crate::relay::broke_off;
 use crate::source::Source;
+use crate::splice::Broken;
 use crate::strict::Strict;
+use crate::upgrade::{self, Agreed, Handover};
 
 /// Fields of a head.
 const FIELDS: usize = proto::head::MAX_FIELDS;
@@ -42,13 +46,20 @@ const FIELDS: usize = proto::head::MAX_FIELDS;
 const LINE: usize = 8 * 1024;
 
 /// Serves one connection until it ends.
-pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
+pub(crate) async fn serve(shared: &Arc<Shared>, mut io: Captured) {
     let from = io.from;
     let leaves = io.local_addr().is_ok_and(outside::may_leave);
+    let handover = Arc::new(Handover::new());
+    io.ends_with_reader(Arc::clone(&handover.one_way));
     let service = service_fn(|request| {
-        let shared = Arc::clone(shared);
-        async move { Ok::<_, Infallible>(call(shared, request, from, leaves).await) }
+        let (shared, handover) = (Arc::clone(shared), Arc::clone(&handover));
+        async move {
+            let response = call(shared, request, from, leaves, &handover).await;
+            handover.answered(response.status());
+            Ok::<_, Infallible>(response)
+        }
     });
+    let strict = Strict::new(io, Arc::clone(&handover.gate));
     let connection = Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.limits.head_wait)
@@ -57,7 +68,8 @@ pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
         // A caller that has said all may close its half and still wait for the answer (RFC 9112 §9.6
         // lets it). One that is gone is noticed when it is written to.
         .half_close(true)
-        .serve_connection(TokioIo::new(Strict::new(io)), service);
+        .serve_connection(TokioIo::new(strict), service)
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let mut draining = shared.draining.subscribe();
     let mut drain = std::pin::pin!(drained(&mut draining));
@@ -73,6 +85,15 @@ pub(crate) async fn serve(shared: &Arc<Shared>, io: Captured) {
     if let Err(error) = ended {
         tracing::debug!(%error, "connection of a program ended");
     }
+    if let Some(agreed) = handover.take() {
+        // Boxed, for few connections need it.
+        let (mut call, ended) = Box::pin(upgrade::carry(shared, agreed)).await;
+        call.outcome = match ended {
+            Some(Ok(())) => Outcome::Answered,
+            Some(Err(Broken::Peer)) => Outcome::Broken,
+            Some(Err(Broken::Program)) | None => Outcome::Cancelled,
+        };
+    }
 }
 
 /// One call, from its head to the head of its response; the body of that carries the rest.
@@ -81,11 +102,14 @@ async fn call(
     request: Request<Incoming>,
     from: From,
     leaves: bool,
+    handover: &Handover<Box<Ongoing>>,
 ) -> Response<Carried> {
     let began = Instant::now();
     let (mut parts, incoming) = request.into_parts();
     let form = Form::of(&parts.headers, false);
-    let mut beside = Beside { from, ..Beside::default() };
+    let upgrades = incoming.is_end_stream() && upgrade::is_asked(&parts);
+    let connection = parts.extensions.remove::<OnUpgrade>().filter(|_| upgrades);
+    let mut beside = Beside { from, upgrades: connection.is_some(), ..Beside::default() };
     let begun = match shared.calls.enter(shared.limits.calls) {
         Some(counted) => match check(&parts, shared.limits.head as usize) {
             Ok(path) => {
@@ -117,7 +141,18 @@ async fn call(
     match begun {
         Ok((mut reply, counted)) => {
             beside.tell(&mut reply.headers);
-            respond(shared, reply, counted, began)
+            handover.one_way.store(beside.one_way, Ordering::Relaxed);
+            let upgraded = reply.upgraded.take();
+            let (mut response, call) = respond(shared, reply, counted, began);
+            match (upgraded, connection) {
+                (Some(upgraded), Some(connection)) => {
+                    upgrade::say(response.headers_mut(), upgraded.protocol.clone());
+                    let upgraded = *upgraded;
+                    handover.agree(Agreed { connection, upgraded, call });
+                }
+                (_, _) => response.body_mut().call = Some(call),
+            }
+            response
         }
         Err(error) => {
             shared.metrics.call(Face::Http1, Outcome::from(&error), began.elapsed());
@@ -158,8 +193,8 @@ fn respond(
     reply: Reply,
     counted: InFlight,
     began: Instant,
-) -> Response<Carried> {
-    let Reply { status, headers, body, upload, held } = reply;
+) -> (Response<Carried>, Box<Ongoing>) {
+    let Reply { status, headers, body, upload, held, upgraded: _ } = reply;
     let source = Source::new(body, None, &shared.metrics.down).of_service();
     let call = Ongoing {
         shared,
@@ -174,11 +209,10 @@ fn respond(
         // Nobody will ask for a body.
         call.outcome = Outcome::Answered;
     }
-    let call = Some(call);
-    let mut response = Response::new(Carried { source, call });
+    let mut response = Response::new(Carried { source, call: None });
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    response
+    (response, call)
 }
 
 /// A response body, and with it the call, which lasts as long as the body.

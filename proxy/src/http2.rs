@@ -240,7 +240,7 @@ async fn respond_with(
     mut respond: SendResponse<Bytes>,
     grpc: bool,
 ) -> Result<(), Error> {
-    let Reply { status, headers, body, mut upload, mut held } = reply;
+    let Reply { status, headers, body, mut upload, mut held, upgraded: _ } = reply;
     let mut response = Response::new(());
     *response.status_mut() = status;
     // A gRPC response whose head has a status is that head and nothing more ("Trailers-Only"), and

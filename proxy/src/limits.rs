@@ -11,6 +11,11 @@ pub struct Limits {
     pub calls: u32,
     /// Calls of other nodes at a time; more are refused with M1305.
     pub arrivals: u32,
+    /// Flows of packets of local programs at a time; each is a stream on its link, of which calls need
+    /// some too. Of more, those of a port that were silent longest give way.
+    pub flows: u32,
+    /// The same of other nodes; more are refused with M1305.
+    pub flow_arrivals: u32,
     /// Calls at one instance at a time, from this node; more are refused with M1305.
     pub calls_per_instance: u32,
     /// Bytes of one gRPC message, either way: what go-micro itself allows.
@@ -45,6 +50,8 @@ impl Default for Limits {
             connections: 16_384,
             calls: 16_384,
             arrivals: 16_384,
+            flows: 512,
+            flow_arrivals: 4_096,
             calls_per_instance: 4_096,
             message: 4 * 1024 * 1024,
             head: 64 * 1024,

@@ -12,6 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::balance::Fresh;
 use crate::error::Error;
 use crate::explain::State;
+use crate::udp::carry::Counters;
 
 /// How a call reached this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -25,6 +26,10 @@ pub(crate) enum Face {
     Tcp,
     /// The same, from another node.
     LinkTcp,
+    /// Packets over UDP.
+    Udp,
+    /// The same, from another node.
+    LinkUdp,
 }
 
 /// How a call ended.
@@ -41,8 +46,17 @@ pub(crate) enum Outcome {
     Cancelled,
 }
 
-const FACES: [Face; 7] =
-    [Face::Http1, Face::Http2, Face::Grpc, Face::Mucp, Face::Link, Face::Tcp, Face::LinkTcp];
+const FACES: [Face; 9] = [
+    Face::Http1,
+    Face::Http2,
+    Face::Grpc,
+    Face::Mucp,
+    Face::Link,
+    Face::Tcp,
+    Face::LinkTcp,
+    Face::Udp,
+    Face::LinkUdp,
+];
 const OUTCOMES: [Outcome; 8] = [
     Outcome::Answered,
     Outcome::NoService,
@@ -69,6 +83,8 @@ pub(crate) enum Turned {
     Silent,
     /// The program that made it may not use this port.
     NotOwner,
+    /// It knew no token, and held no key, of those that this port asks for.
+    NoLogin,
     /// The system gave no socket: out of descriptors or memory.
     Exhausted,
 }
@@ -147,12 +163,14 @@ pub(crate) struct Metrics {
     mirrored: Counter,
     mirror_missed: Counter,
     denied: Counter,
+    pub(crate) packets_lost: Counter,
     pub(crate) instances: Instances,
     chosen: ByState,
     no_instance: ByState,
     pub(crate) up: Counter,
     pub(crate) down: Counter,
     pub(crate) in_flight: Gauge,
+    pub(crate) flows: Gauge,
     pub(crate) connections: Gauge,
 }
 
@@ -173,12 +191,14 @@ impl Metrics {
             mirrored: Counter::default(),
             mirror_missed: Counter::default(),
             denied: Counter::default(),
+            packets_lost: Counter::default(),
             instances: Instances::new(),
             chosen: ByState::of(&TOOK),
             no_instance: ByState::of(&NONE),
             up: Counter::default(),
             down: Counter::default(),
             in_flight: Gauge::default(),
+            flows: Gauge::default(),
             connections: Gauge::default(),
         }
     }
@@ -198,6 +218,8 @@ impl Metrics {
         registry.register("mirror_missed", help, self.mirror_missed.clone());
         let help = "Further attempts not made, for the budget of the service was used up";
         registry.register("retries_denied", help, self.denied.clone());
+        let help = "UDP packets dropped here: no room in a queue or socket, or no instance";
+        registry.register("packets_lost", help, self.packets_lost.clone());
         let help =
             "Instances put out by failed calls, found to take none, and back to begin slowly";
         registry.register("instances", help, self.instances.0.family.clone());
@@ -206,6 +228,11 @@ impl Metrics {
         let help = "Calls for which there was no instance, by why";
         registry.register("no_instance", help, self.no_instance.family.clone());
         registry.register("in_flight", "Calls being carried now", self.in_flight.clone());
+        registry.register(
+            "flows",
+            "Flows of UDP packets, of programs here and of other nodes",
+            self.flows.clone(),
+        );
         registry.register("connections", "Connections of programs", self.connections.clone());
         registry.register_with_unit(
             "call_duration",
@@ -238,6 +265,11 @@ impl Metrics {
 
     pub(crate) fn retry(&self) {
         self.retries.inc();
+    }
+
+    /// What packets are counted in.
+    pub(crate) fn packets(&self) -> Counters<'_> {
+        Counters { up: &self.up, down: &self.down, lost: &self.packets_lost }
     }
 
     pub(crate) fn mirrored(&self) {

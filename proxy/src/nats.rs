@@ -10,6 +10,7 @@
 //! NATS documentation; where a server has a choice, the choice is named at the line.
 
 mod headers;
+mod login;
 mod parse;
 mod session;
 mod write;
@@ -26,8 +27,10 @@ use crate::metrics::Turned;
 use crate::proxy::Shared;
 use crate::socket;
 
+pub use login::{KeyError, Login, user_key, user_text};
 pub use parse::{Command, ParseError, Parser};
 
+use self::login::Door;
 use self::session::Session;
 
 /// What a client is told of the protocol: the level that it speaks of NATS, headers included.
@@ -36,17 +39,33 @@ const VERSION: &str = "2.10.0";
 /// Answers that wait for a client that does not read; then its commands wait.
 const ANSWERS: usize = 64;
 
+/// What clients are told and asked.
+#[derive(Clone, Debug, Default)]
+pub struct Face {
+    /// What lets them in.
+    pub login: Login,
+    /// What the network is to them, a cluster: its id, by which a bridge knows its own network.
+    pub cluster: String,
+}
+
 /// Accepts clients until the proxy drains.
-pub(crate) async fn serve(shared: &Arc<Shared>, listener: TcpListener) {
+pub(crate) async fn serve(shared: &Arc<Shared>, listener: TcpListener, face: Face) {
     let listens = listener.local_addr().map(|address| shared.deliver.listens(address));
-    capture::accept_all(shared, &listener, |shared, socket, peer| async move {
-        connection(&shared, socket, peer).await;
+    let (login, cluster) = (Arc::new(face.login), Arc::from(face.cluster));
+    capture::accept_all(shared, &listener, |shared, socket, peer| {
+        let (door, cluster) = (Door::of(&login), Arc::clone(&cluster));
+        async move { connection(&shared, socket, peer, (door, cluster)).await }
     })
     .await;
     drop(listens);
 }
 
-async fn connection(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
+async fn connection(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    (door, cluster): (Option<Door>, Arc<str>),
+) {
     static NUMBERED: AtomicU64 = AtomicU64::new(1);
     socket::tune(&stream);
     let Ok(local) = stream.local_addr() else { return };
@@ -57,10 +76,10 @@ async fn connection(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
         return write::refuse(stream, "Authorization Violation").await;
     }
     let number = NUMBERED.fetch_add(1, Ordering::Relaxed);
-    let info = info(shared, local, peer, number);
+    let info = info(shared, (local, peer), number, &cluster, door.as_ref());
     let (read, write) = stream.into_split();
     let (answers, waiting) = mpsc::channel(ANSWERS);
-    let mut session = Session::new(shared.broker.clone(), answers);
+    let mut session = Session::new(shared.broker.clone(), answers, door);
     let mailbox = session.mailbox().clone();
     let alive = session.alive();
     let mut draining = shared.draining.subscribe();
@@ -70,10 +89,20 @@ async fn connection(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
         () = session.run(read) => {}
         () = crate::proxy::drained(&mut draining) => {}
     }
+    if session.was_refused() {
+        tracing::debug!(%peer, "a client of NATS was refused: no token or key that is known");
+        shared.metrics.turned(Turned::NoLogin);
+    }
 }
 
-fn info(shared: &Shared, local: SocketAddr, peer: SocketAddr, number: u64) -> String {
-    let info = serde_json::json!({
+fn info(
+    shared: &Shared,
+    (local, peer): (SocketAddr, SocketAddr),
+    number: u64,
+    cluster: &str,
+    door: Option<&Door>,
+) -> String {
+    let mut info = serde_json::json!({
         "server_id": shared.me_text,
         "server_name": shared.node_name,
         "version": VERSION,
@@ -86,5 +115,12 @@ fn info(shared: &Shared, local: SocketAddr, peer: SocketAddr, number: u64) -> St
         "client_id": number,
         "client_ip": peer.ip().to_string(),
     });
+    if !cluster.is_empty() {
+        info["cluster"] = cluster.into();
+    }
+    if let Some(door) = door {
+        info["auth_required"] = true.into();
+        info["nonce"] = door.nonce.as_str().into();
+    }
     format!("INFO {info}\r\n")
 }

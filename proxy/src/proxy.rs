@@ -1,7 +1,7 @@
 //! The facade: one proxy, its parts, and what the rest of the node asks of it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use prometheus_client::registry::Registry;
 use proto::{LabelSet, NodeId};
@@ -13,11 +13,14 @@ use crate::balance::shell::Balance;
 use crate::broker::Broker;
 use crate::capture;
 use crate::deliver::Deliver;
+use crate::dns;
 use crate::error::Error;
+use crate::feed::Feeds;
 use crate::limits::Limits;
 use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::mucp::socket::Room;
+use crate::nats::Face;
 use crate::own::Own;
 use crate::routes::Published;
 use crate::tcp::{self, Destination};
@@ -25,6 +28,10 @@ use crate::tcp::{self, Destination};
 /// Whether the program at `peer` may use the listener at `local`: the place for the check of its
 /// owner. Called once a connection, on the thread of the data plane; it must not wait.
 pub type Admit = Arc<dyn Fn(SocketAddr, SocketAddr) -> Result<Served, Stranger> + Send + Sync>;
+
+/// Whether the program that sends UDP packets from this address may use the node. Called once a flow,
+/// as [`Admit`].
+pub type AdmitPackets = Arc<dyn Fn(SocketAddr) -> Result<(), Stranger> + Send + Sync>;
 
 /// Who is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +65,8 @@ pub struct Config {
     pub own: Option<Own>,
     /// Who may connect; `None`: whoever reaches the listener.
     pub admit: Option<Admit>,
+    /// The same for those that send packets.
+    pub admit_packets: Option<AdmitPackets>,
     /// Every bound.
     pub limits: Limits,
 }
@@ -78,17 +87,24 @@ pub(crate) struct Shared {
     pub(crate) tunnel: Tunnel,
     pub(crate) own: Option<Own>,
     pub(crate) admit: Option<Admit>,
+    pub(crate) admit_packets: Option<AdmitPackets>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) deliver: Deliver,
     pub(crate) balance: Balance,
     pub(crate) broker: Broker,
+    pub(crate) feeds: Feeds,
     pub(crate) metrics: Metrics,
     pub(crate) calls: Arc<Load>,
     pub(crate) arrivals: Arc<Load>,
+    /// Flows of packets: no calls, for they are silent most of the time and end with the node.
+    pub(crate) flows: Arc<Load>,
+    pub(crate) flow_arrivals: Arc<Load>,
     pub(crate) connections: Arc<Semaphore>,
     /// For large messages of MUCP.
     pub(crate) room: Room,
     pub(crate) draining: watch::Sender<bool>,
+    /// The face of names, while it is served.
+    pub(crate) names: OnceLock<Weak<dns::Face>>,
 }
 
 impl Proxy {
@@ -103,6 +119,7 @@ impl Proxy {
             own.carries(broker.clone());
         }
         let load = || Arc::new(Load::new(metrics.in_flight.clone()));
+        let flows = || Arc::new(Load::new(metrics.flows.clone()));
         Self(Arc::new(Shared {
             me: config.me,
             me_text: config.me.to_string(),
@@ -112,15 +129,20 @@ impl Proxy {
             tunnel: config.tunnel,
             own: config.own,
             admit: config.admit,
+            admit_packets: config.admit_packets,
             deliver: Deliver::new(Arc::clone(&limits), room.clone()),
             room,
             broker,
+            feeds: Feeds::new(),
             balance: Balance::new(limits.calls_per_instance, metrics.instances.clone()),
             calls: load(),
             arrivals: load(),
+            flows: flows(),
+            flow_arrivals: flows(),
             metrics,
             connections: Arc::new(Semaphore::new(limits.connections)),
             draining: watch::Sender::new(false),
+            names: OnceLock::new(),
             limits,
         }))
     }
@@ -179,10 +201,10 @@ impl Proxy {
         &self.0.broker
     }
 
-    /// Takes clients of NATS at `listener`, each in a task of the runtime this runs on. Returns when
-    /// the proxy drains.
-    pub async fn nats(&self, listener: TcpListener) {
-        crate::nats::serve(&self.0, listener).await;
+    /// Takes clients of NATS at `listener` that can say what `face` asks for, each in a task of the
+    /// runtime this runs on. Returns when the proxy drains.
+    pub async fn nats(&self, listener: TcpListener, face: Face) {
+        crate::nats::serve(&self.0, listener, face).await;
     }
 }
 

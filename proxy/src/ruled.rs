@@ -165,7 +165,8 @@ impl Shared {
             return Err(Error::Aborted { rule: first.rule, status });
         }
         // Bytes are for one who answers: there is nothing to copy before they come.
-        if let Some(mirror) = first.mirror.filter(|_| call.form != Form::Bytes) {
+        let copied = !matches!(call.form, Form::Bytes | Form::Tls | Form::Packets | Form::Upgrade);
+        if let Some(mirror) = first.mirror.filter(|_| copied) {
             self.mirror(call, mirror, deadline).await?;
         }
         Ok(())

@@ -1,34 +1,32 @@
 //! The face of SOCKS 5 (RFC 1928): bytes to the service that a program names to its proxy.
 //!
 //! Without authentication: who may use a listener is decided by its owner, before the first byte.
-//! `BIND` and `UDP ASSOCIATE` are answered as what they are: not served.
+//! `UDP ASSOCIATE` is in [`crate::udp::socks`]; `BIND` is answered as what it is: not served.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::begin::Meaning;
 use crate::carry::raw::Connected;
 use crate::error::Error;
-use crate::headers::Asked;
-use crate::heads::RequestHead;
 use crate::metrics::{Face, Outcome};
 use crate::outside;
-use crate::proxy::Shared;
+use crate::proxy::{Shared, drained};
 use crate::splice::Peer;
 use crate::tcp;
+use crate::udp::socks::Association;
 
 /// The version, first in everything that is said.
 pub(crate) const VERSION: u8 = 5;
 const NO_AUTHENTICATION: u8 = 0;
 const NONE_OF_THEM: u8 = 0xff;
 const CONNECT: u8 = 1;
+const UDP_ASSOCIATE: u8 = 3;
 
 /// What a request was answered with (RFC 1928 §6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +47,8 @@ pub(crate) async fn serve(shared: &Arc<Shared>, mut stream: TcpStream, seen: Byt
     let mut read = BytesMut::from(seen);
     let asked = ask(&mut stream, &mut read);
     let (host, port) = match tokio::time::timeout(shared.limits.first_bytes, asked).await {
-        Ok(Some(Ok(asked))) => asked,
+        Ok(Some(Ok(Command::Connect(host, port)))) => (host, port),
+        Ok(Some(Ok(Command::Associate))) => return associate(shared, stream).await,
         Ok(Some(Err(reply))) => return answer(&mut stream, reply).await,
         // Gone, or it does not speak this after all.
         Ok(None) | Err(_) => return,
@@ -73,8 +72,57 @@ pub(crate) async fn serve(shared: &Arc<Shared>, mut stream: TcpStream, seen: Byt
     }
 }
 
-/// Greets, and reads which host and port are wanted. `None`: not a word more is to be said.
-async fn ask(stream: &mut TcpStream, read: &mut BytesMut) -> Option<Result<(String, u16), Reply>> {
+/// What is asked for.
+enum Command {
+    /// A connection to a host and a port.
+    Connect(String, u16),
+    /// A port for packets. From where they will come is not known by most programs, and not needed.
+    Associate,
+}
+
+/// A port for the packets of this program, as long as its connection lasts.
+async fn associate(shared: &Arc<Shared>, mut stream: TcpStream) {
+    let opened = async {
+        let association = Association::open(stream.local_addr()?, stream.peer_addr()?).await?;
+        association.at().map(|at| (association, at))
+    };
+    let (association, at) = match opened.await {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::warn!(%error, "no port for packets");
+            return answer(&mut stream, Reply::Failed).await;
+        }
+    };
+    let mut said = vec![VERSION, Reply::Succeeded as u8, 0];
+    match at.ip() {
+        IpAddr::V4(ip) => {
+            said.push(1);
+            said.extend(ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            said.push(4);
+            said.extend(ip.octets());
+        }
+    }
+    said.extend(at.port().to_be_bytes());
+    if stream.write_all(&said).await.is_err() {
+        return;
+    }
+    let mut draining = shared.draining.subscribe();
+    // Nothing more is said on the connection; what is read and dropped waits for its end.
+    let ended = async {
+        let mut dropped = [0; 64];
+        while stream.read(&mut dropped).await.is_ok_and(|length| length > 0) {}
+    };
+    tokio::select! {
+        () = association.serve(shared) => {}
+        () = ended => {}
+        () = drained(&mut draining) => {}
+    }
+}
+
+/// Greets, and reads what is wanted. `None`: not a word more is to be said.
+async fn ask(stream: &mut TcpStream, read: &mut BytesMut) -> Option<Result<Command, Reply>> {
     fill(stream, read, 2).await?;
     let methods = usize::from(read[1]);
     fill(stream, read, 2 + methods).await?;
@@ -108,7 +156,11 @@ async fn ask(stream: &mut TcpStream, read: &mut BytesMut) -> Option<Result<(Stri
             Err(_) => return Some(Err(Reply::AddressNotSupported)),
         },
     };
-    Some(if command == CONNECT { Ok((host, port)) } else { Err(Reply::CommandNotSupported) })
+    Some(match command {
+        CONNECT => Ok(Command::Connect(host, port)),
+        UDP_ASSOCIATE => Ok(Command::Associate),
+        _ => Err(Reply::CommandNotSupported),
+    })
 }
 
 /// Reads until there are so many bytes.
@@ -130,18 +182,10 @@ async fn begin(
     let address = host.parse::<IpAddr>().is_ok();
     let mut unknown = Error::NoService(host.to_owned());
     if !address {
-        let authority: Authority =
-            format!("{host}:{port}").parse().map_err(|_| Error::Malformed("not a host name"))?;
-        let mut head = RequestHead {
-            method: Method::CONNECT,
-            path: PathAndQuery::from_static("/"),
-            authority: Some(authority),
-            headers: HeaderMap::new(),
-        };
-        match shared.meaning(&mut head, Asked::default(), false, &mut Vec::new()) {
-            Ok(Meaning::Service(meant)) => return shared.connect(meant, head.headers).await,
+        match shared.named(&format!("{host}:{port}")) {
+            Ok(Some((meant, headers))) => return shared.connect(meant, headers).await,
             // Ours are spoken to in gRPC, at this port.
-            Ok(Meaning::Own) => {}
+            Ok(None) => {}
             Err(error @ Error::NoService(_)) => unknown = error,
             Err(error) => return Err(error),
         }
@@ -153,7 +197,7 @@ async fn begin(
         return shared.connect(meant, HeaderMap::new()).await;
     }
     let socket = shared.leave(host, port).await?;
-    Ok(Connected { peer: Peer::Near(socket), at: None })
+    Ok(Connected { peer: Peer::Near(socket, Bytes::new()), at: None })
 }
 
 /// The address that the answer has room for is of no use to anybody, and none is told.
@@ -165,7 +209,7 @@ async fn answer(stream: &mut TcpStream, reply: Reply) {
 impl From<&Error> for Reply {
     fn from(error: &Error) -> Self {
         match error.code() {
-            1004 => Self::Refused,
+            1004 | 1016 => Self::Refused,
             1003 => Self::NetworkUnreachable,
             1002 | 1203 => Self::HostUnreachable,
             1011 | 1015 => Self::NotAllowed,

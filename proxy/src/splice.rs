@@ -39,8 +39,8 @@ const TURN: usize = 512 * 1024;
 
 /// Where the bytes of a program go.
 pub(crate) enum Peer {
-    /// To an instance of this node.
-    Near(TcpStream),
+    /// To an instance of this node, with what it said already.
+    Near(TcpStream, Bytes),
     /// To another node.
     Far(Box<Far>),
 }
@@ -79,7 +79,8 @@ pub(crate) async fn both_ways(
     upward.queue.extend(Some(seen).filter(|seen| !seen.is_empty()));
     let (mut reads, mut writes) = program.split();
     let ended = match peer {
-        Peer::Near(mut instance) => {
+        Peer::Near(mut instance, first) => {
+            downward.queue.extend(Some(first).filter(|first| !first.is_empty()));
             let (mut answers, mut asks) = instance.split();
             let ended = poll_fn(|cx| {
                 let sent = upward.poll(cx, &mut reads, &mut asks, up);

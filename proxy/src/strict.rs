@@ -6,13 +6,20 @@
 //! `Transfer-Encoding` and `Content-Length`, or with either twice, is spoiled before its last byte
 //! is handed on, and the library answers 400 and closes. So is a line that ends without a carriage
 //! return, which some servers take for a line and others for a part of one (RFC 9112 §2.2).
+//!
+//! Behind a request that asks for an upgrade nothing is handed on before that is answered: it may not
+//! be HTTP (pingora read on as if it were, CVE-2026-2833).
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
+use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::upgrade::Gate;
 
 /// Bytes of a line that are looked at. Longer values of the two fields that matter are refused.
 const LINE: usize = 256;
@@ -21,6 +28,9 @@ const LINE: usize = 256;
 pub(crate) struct Strict<T> {
     io: T,
     scan: Scan,
+    gate: Arc<Gate>,
+    /// Read, and not yet to be handed on.
+    waiting: Bytes,
 }
 
 /// Where in a stream of requests the next byte is.
@@ -51,12 +61,19 @@ struct Head {
     lengths: u32,
     length: u64,
     encodings: u32,
+    upgrade: bool,
     bad: bool,
 }
 
 impl<T> Strict<T> {
-    pub(crate) fn new(io: T) -> Self {
-        Self { io, scan: Scan::new() }
+    /// Behind a request that asks for an upgrade it closes `gate`, and waits until that is open.
+    pub(crate) fn new(io: T, gate: Arc<Gate>) -> Self {
+        Self { io, scan: Scan::new(), gate, waiting: Bytes::new() }
+    }
+
+    /// The connection, and what was read of it and not handed on.
+    pub(crate) fn into_parts(self) -> (T, Bytes) {
+        (self.io, self.waiting)
     }
 }
 
@@ -66,8 +83,9 @@ impl Scan {
         Self { at, line, truncated: false, last: 0, head: Head::default() }
     }
 
-    /// Looks at what was read, and spoils it where it is ambiguous.
-    fn see(&mut self, bytes: &mut [u8]) {
+    /// Looks at what was read, and spoils it where it is ambiguous. Gives how much of it is to be
+    /// handed on now, if what follows has to wait.
+    fn see(&mut self, bytes: &mut [u8]) -> Option<usize> {
         let mut from = 0;
         while from < bytes.len() {
             let left = bytes.len() - from;
@@ -86,17 +104,22 @@ impl Scan {
                     let rest = &bytes[from..];
                     let end = rest.iter().position(|byte| *byte == b'\n');
                     self.keep(&rest[..end.unwrap_or(rest.len())]);
-                    let Some(end) = end else { return };
+                    let end = end?;
                     from += end + 1;
-                    if !self.line_ends() {
-                        // Without its last byte the head is none.
-                        bytes[from - 1] = 0;
-                        self.at = At::Dead;
+                    match self.line_ends() {
+                        Line::Ends => {}
+                        Line::AsksToUpgrade => return Some(from),
+                        Line::IsAmbiguous => {
+                            // Without its last byte the head is none.
+                            bytes[from - 1] = 0;
+                            self.at = At::Dead;
+                        }
                     }
                 }
-                At::Dead => return,
+                At::Dead => return None,
             }
         }
+        None
     }
 
     fn keep(&mut self, piece: &[u8]) {
@@ -106,12 +129,12 @@ impl Scan {
         self.last = piece.last().copied().unwrap_or(self.last);
     }
 
-    /// A line is whole. `false`: it, or the head that ends with it, is ambiguous.
-    fn line_ends(&mut self) -> bool {
+    /// A line is whole.
+    fn line_ends(&mut self) -> Line {
         let line = std::mem::take(&mut self.line);
         let truncated = std::mem::take(&mut self.truncated);
         if std::mem::take(&mut self.last) != b'\r' {
-            return false;
+            return Line::IsAmbiguous;
         }
         let line = line.strip_suffix(b"\r").unwrap_or(&line);
         match self.at {
@@ -122,20 +145,33 @@ impl Scan {
             At::Head => {
                 let head = std::mem::take(&mut self.head);
                 if head.is_ambiguous() {
-                    return false;
+                    return Line::IsAmbiguous;
                 }
                 self.at = match head.length {
                     _ if head.encodings > 0 => At::ChunkSize,
                     0 => At::Head,
                     length => At::Body(length),
                 };
+                if head.upgrade && self.at == At::Head {
+                    return Line::AsksToUpgrade;
+                }
             }
             At::ChunkSize => self.at = chunk(line),
             At::Trailers if line.is_empty() => self.at = At::Head,
             At::Trailers | At::Body(_) | At::Chunk(_) | At::Dead => {}
         }
-        true
+        Line::Ends
     }
+}
+
+/// What a line means that has just ended.
+enum Line {
+    /// Nothing for now.
+    Ends,
+    /// The end of a head without a body that has an `Upgrade` field.
+    AsksToUpgrade,
+    /// It, or the head that ends with it, can be read in two ways.
+    IsAmbiguous,
 }
 
 impl Head {
@@ -152,6 +188,8 @@ impl Head {
             self.encodings += 1;
             // Any other coding would have to be undone here before it is done again.
             self.bad |= truncated || !value.eq_ignore_ascii_case(b"chunked");
+        } else if name.eq_ignore_ascii_case(b"upgrade") {
+            self.upgrade = true;
         }
     }
 
@@ -179,10 +217,23 @@ impl<T: AsyncRead + Unpin> AsyncRead for Strict<T> {
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        ready!(this.gate.poll_open(cx));
         let before = out.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, out);
-        self.scan.see(&mut out.filled_mut()[before..]);
-        polled
+        if this.waiting.is_empty() {
+            ready!(Pin::new(&mut this.io).poll_read(cx, out))?;
+        } else {
+            let take = this.waiting.len().min(out.remaining());
+            out.put_slice(&this.waiting.split_to(take));
+        }
+        if let Some(now) = this.scan.see(&mut out.filled_mut()[before..]) {
+            let mut waiting = BytesMut::from(&out.filled()[before + now..]);
+            waiting.extend_from_slice(&this.waiting);
+            this.waiting = waiting.freeze();
+            out.set_filled(before + now);
+            this.gate.close();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -225,7 +276,7 @@ mod tests {
         let mut verdicts = (1..=text.len()).map(|size| {
             let mut scan = Scan::new();
             let mut bytes = text.as_bytes().to_vec();
-            bytes.chunks_mut(size).for_each(|chunk| scan.see(chunk));
+            bytes.chunks_mut(size).for_each(|chunk| assert_eq!(scan.see(chunk), None));
             bytes == text.as_bytes()
         });
         let first = verdicts.next().unwrap();
@@ -242,6 +293,25 @@ mod tests {
              GET / HTTP/1.1\r\n\r\n"
         ));
         assert!(passes("GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\nGET / HTTP/1.1\r\n\r\n"));
+    }
+
+    #[test]
+    fn nothing_passes_behind_a_request_that_asks_for_an_upgrade() {
+        let head = "GET / HTTP/1.1\r\nHost: a\r\nupgrade : x\r\nUpgrade: websocket\r\n\r\n";
+        let text = format!("{head}GET /2 HTTP/1.1\r\n\r\n");
+        for size in 1..=text.len() {
+            let mut scan = Scan::new();
+            let mut passed = 0;
+            let mut bytes = text.as_bytes().to_vec();
+            for chunk in bytes.chunks_mut(size) {
+                let now = scan.see(chunk);
+                passed += now.unwrap_or(chunk.len());
+                if now.is_some() {
+                    break;
+                }
+            }
+            assert_eq!(passed, head.len(), "cut at {size}");
+        }
     }
 
     #[test]

@@ -226,14 +226,12 @@ fn text(value: &HeaderValue) -> Result<&str, Error> {
 }
 
 /// Whether a web page of another site made the request: never carried, for the page acts without
-/// the user's knowledge.
+/// the user's knowledge. `Origin` decides where there is one, for it names the page, and pages of two
+/// of our services are of two sites to a browser.
 pub(crate) fn is_cross_site(head: &RequestHead) -> bool {
-    if let Some(site) = head.headers.get("sec-fetch-site")
-        && site == "cross-site"
-    {
-        return true;
-    }
-    let Some(origin) = head.headers.get(header::ORIGIN) else { return false };
+    let Some(origin) = head.headers.get(header::ORIGIN) else {
+        return head.headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
+    };
     let Ok(origin) = origin.to_str() else { return true };
     let host = origin.split_once("://").map_or("", |(_, rest)| rest);
     let host = host.parse::<http::uri::Authority>().ok();
@@ -342,6 +340,11 @@ mod tests {
             let mut head = head("/", "greeter.localhost:8081");
             head.headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
             assert_eq!(is_cross_site(&head), cross, "{origin}");
+            let site = HeaderValue::from_static("cross-site");
+            head.headers.insert("sec-fetch-site", site);
+            assert_eq!(is_cross_site(&head), cross, "{origin}, to a browser of another site");
+            head.headers.remove(header::ORIGIN);
+            assert!(is_cross_site(&head));
         }
     }
 

@@ -34,15 +34,26 @@ pub(crate) async fn serve(
     peer: SocketAddr,
     to: &Destination,
 ) {
-    socket::tune(&stream);
-    if let Some(admit) = &shared.admit {
-        let Ok(local) = stream.local_addr() else { return };
-        if let Err(stranger) = admit(peer, local) {
-            shared.metrics.turned(Turned::NotOwner);
-            tracing::debug!(uid = stranger.uid, "a connection of another user was turned away");
-            return splice::abort(&stream);
-        }
+    let Ok(local) = stream.local_addr() else { return };
+    if may(shared, peer, local) {
+        serve_anybody(shared, stream, to).await
+    } else {
+        splice::abort(&stream)
     }
+}
+
+/// Whether the program that has connected from `peer` to `local`, as it sees them, is served.
+pub(crate) fn may(shared: &Shared, peer: SocketAddr, local: SocketAddr) -> bool {
+    let Some(admit) = &shared.admit else { return true };
+    let Err(stranger) = admit(peer, local) else { return true };
+    shared.metrics.turned(Turned::NotOwner);
+    tracing::debug!(uid = stranger.uid, "a connection of another user was turned away");
+    false
+}
+
+/// As [`serve`], whosever program it is.
+pub(crate) async fn serve_anybody(shared: &Arc<Shared>, stream: TcpStream, to: &Destination) {
+    socket::tune(&stream);
     let began = Instant::now();
     let counted = shared.calls.enter(shared.limits.calls);
     let connected = if counted.is_some() {

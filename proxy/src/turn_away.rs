@@ -1,5 +1,5 @@
 //! Turns away a program that may not use a listener, in its own protocol: a 403, PERMISSION_DENIED,
-//! or nothing at all where it speaks neither HTTP nor gRPC.
+//! an alert of TLS, or nothing at all where it speaks none of them.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::metrics::Turned;
 use crate::proxy::{Shared, Stranger};
 use crate::target::is_grpc;
+use crate::tls;
 
 /// How long a stranger may take to say what it speaks and to read the refusal: less than others,
 /// so that their places are not held by it.
@@ -43,6 +44,7 @@ async fn tell(mut stream: TcpStream, error: &Error, node: &str) {
         Ok((Protocol::Http2, seen)) => {
             http2(Captured::new(stream, seen, From::default()), error, node).await
         }
+        Ok((Protocol::Tls, _)) => tls::turn_away(stream).await,
         Ok((Protocol::Socks | Protocol::Unknown, _)) | Err(_) => {}
     }
 }

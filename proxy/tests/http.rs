@@ -288,10 +288,14 @@ async fn a_request_that_two_servers_could_read_differently_is_refused() {
 async fn what_is_no_protocol_of_the_port_is_closed_and_harms_nobody() {
     let world = World::new().await;
     world.offer("web", Place::Here, web(Protocol::Http1).await, Protocol::Http1);
-    for garbage in ["\u{16}\u{3}\u{1}\u{2}hello", "{\"json\": true}\n", "PRI * HTTP/2.0\r\n\r\nno"]
-    {
+    for (garbage, refusal) in [
+        // What begins as TLS does is refused as TLS refuses: unexpected_message (RFC 8446 §6).
+        ("\u{16}\u{3}\u{1}\u{2}hello", "\u{15}\u{3}\u{3}\0\u{2}\u{2}\u{a}"),
+        ("{\"json\": true}\n", "HTTP/1.1 400"),
+        ("PRI * HTTP/2.0\r\n\r\nno", "HTTP/1.1 400"),
+    ] {
         let answer = say(world.here.address, garbage).await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{garbage:?}: {answer}");
+        assert!(answer.is_empty() || answer.starts_with(refusal), "{garbage:?}: {answer:?}");
     }
     let long = "x".repeat(100 * 1024);
     let request = format!("GET / HTTP/1.1\r\nhost: web\r\nx-long: {long}\r\n\r\n");

@@ -318,6 +318,18 @@ async fn calls_share_connections_to_an_instance_but_nothing_of_one_another() {
 }
 
 #[tokio::test]
+async fn an_instance_may_answer_each_request_with_the_number_of_the_first_and_with_no_other() {
+    let (_world, mut instance, client) = mucp_service(Place::Here).await;
+    for body in [b"1", b"2", b"3"] {
+        let answer = client.unary(&path("Numberless"), &[JSON], body).await;
+        assert_eq!((answer.status(), &answer.messages[0][..]), (Some("0"), &body[..]));
+        assert_eq!(instance.message().await.0, 0, "the same connection");
+    }
+    let answer = client.unary(&path("Misnumbered"), &[JSON], b"4").await;
+    assert_eq!(answer.header("micro-error"), Some("M1012"), "{answer:?}");
+}
+
+#[tokio::test]
 async fn an_instance_that_does_not_speak_mucp_is_blamed_and_its_connection_not_used_again() {
     for place in PLACES {
         let (_world, _instance, client) = mucp_service(place).await;

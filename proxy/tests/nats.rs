@@ -9,19 +9,23 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::World;
+use proxy::nats::{Face, Login, user_text};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tunnel::Keypair;
 
 struct Client {
     stream: TcpStream,
     come: Vec<u8>,
+    info: String,
 }
 
 impl Client {
     async fn connect(at: SocketAddr) -> Self {
         let stream = TcpStream::connect(at).await.unwrap();
-        let mut client = Self { stream, come: Vec::new() };
+        let mut client = Self { stream, come: Vec::new(), info: String::new() };
         let info = client.until("\r\n").await;
+        client.info.clone_from(&info);
         assert!(info.starts_with("INFO {") && info.contains("\"headers\":true"), "{info}");
         client
     }
@@ -61,10 +65,14 @@ impl Client {
 }
 
 async fn listens(world: &World) -> SocketAddr {
+    listens_for(world, Login::default()).await
+}
+
+async fn listens_for(world: &World, login: Login) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let proxy = world.here.proxy.clone();
-    tokio::spawn(async move { proxy.nats(listener).await });
+    tokio::spawn(async move { proxy.nats(listener, Face { login, ..Face::default() }).await });
     at
 }
 
@@ -92,6 +100,75 @@ async fn verbose_clients_are_told_ok_and_those_without_echo_do_not_hear_themselv
     let mut client = Client::connect(at).await;
     let said = "CONNECT {\"verbose\":true,\"echo\":false}\r\nSUB a 1\r\nPUB a 1\r\nx\r\n";
     assert_eq!(client.asks(said).await, "+OK\r\n+OK\r\n+OK\r\n");
+}
+
+#[tokio::test]
+async fn pedantic_clients_are_told_what_all_are_told() {
+    let world = World::new().await;
+    let at = listens(&world).await;
+    let mut client = Client::connect(at).await;
+    let said = "CONNECT {\"verbose\":true,\"pedantic\":true}\r\nSUB a.> 1\r\nPUB a.* 1\r\nx\r\n";
+    let told = "+OK\r\n+OK\r\n-ERR 'Invalid Publish Subject'\r\n";
+    assert_eq!(client.asks(said).await, told);
+}
+
+#[tokio::test]
+async fn a_client_with_the_token_is_let_in_and_others_are_told_why_not() {
+    let world = World::new().await;
+    let at = listens_for(&world, Login::new(["s3cret"], Vec::new())).await;
+    let mut client = Client::connect(at).await;
+    assert!(client.info.contains("\"auth_required\":true"), "{}", client.info);
+    let said = "CONNECT {\"auth_token\":\"s3cret\",\"verbose\":true}\r\nSUB a 1\r\n";
+    assert_eq!(client.asks(said).await, "+OK\r\n+OK\r\n");
+    for said in [
+        "CONNECT {\"auth_token\":\"s3cre\"}\r\n",
+        "CONNECT {\"user\":\"s3cret\",\"pass\":\"s3cret\"}\r\n",
+        "CONNECT {}\r\n",
+        "CONNECT nonsense\r\n",
+        "PING\r\n",
+        "SUB > 1\r\n",
+        // Refused before its payload has come.
+        "PUB a 8388608\r\n",
+    ] {
+        let mut stranger = Client::connect(at).await;
+        stranger.say(said).await;
+        assert_eq!(stranger.last_words().await, "-ERR 'Authorization Violation'\r\n", "{said:?}");
+    }
+    assert_eq!(client.asks("PUB a 2\r\nhi\r\n").await, "MSG a 1 2\r\nhi\r\n+OK\r\n");
+}
+
+#[tokio::test]
+async fn the_holder_of_a_listed_key_is_let_in_by_signing_the_nonce() {
+    use data_encoding::BASE64URL_NOPAD;
+    use proto::sign::Sign as _;
+    let world = World::new().await;
+    let (user, stranger) = (Keypair::from_seed([1; 32]), Keypair::from_seed([2; 32]));
+    let at = listens_for(&world, Login::new([], vec![user.public_key()])).await;
+    let said = |client: &Client, pair: &Keypair| {
+        let info: serde_json::Value = serde_json::from_str(&client.info[5..]).unwrap();
+        let signed = pair.sign(info["nonce"].as_str().unwrap().as_bytes());
+        let sig = BASE64URL_NOPAD.encode(signed.as_bytes());
+        let nkey = user_text(&pair.public_key());
+        format!("CONNECT {{\"nkey\":\"{nkey}\",\"sig\":\"{sig}\"}}\r\n")
+    };
+    let mut client = Client::connect(at).await;
+    let good = said(&client, &user);
+    assert_eq!(client.asks(&good).await, "", "it may ping");
+    for again in [false, true] {
+        let mut other = Client::connect(at).await;
+        // What was signed for another connection is of no use here.
+        let said = if again { good.clone() } else { said(&other, &stranger) };
+        other.say(said).await;
+        assert_eq!(other.last_words().await, "-ERR 'Authorization Violation'\r\n");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_say_who_it_is_has_to_go() {
+    let world = World::new().await;
+    let at = listens_for(&world, Login::new(["s3cret"], Vec::new())).await;
+    let client = Client::connect(at).await;
+    assert_eq!(client.last_words().await, "-ERR 'Authentication Timeout'\r\n");
 }
 
 #[tokio::test]

@@ -98,6 +98,16 @@ pub enum Request {
         /// The instance's id.
         instance: String,
     },
+    /// Offer these instances of one service, and no longer those, as one record: all of it, or with a
+    /// refusal nothing. For who knows of many at a time.
+    Change {
+        /// The service.
+        service: ServiceName,
+        /// What is offered, or kept offered; all of this service.
+        put: Vec<Registration>,
+        /// The ids of what is not, of any version. One that is not there is as good.
+        away: Vec<String>,
+    },
     /// What an operator says of a service on this node, over what its programs say: these labels in
     /// place of those said before. They are kept also while no instance of it is here.
     Label {

@@ -114,6 +114,15 @@ impl Leases {
 /// [`Refusal::TooManyInstances`].
 pub(crate) fn with(offer: Option<&Offer>, new: Registration, now: Time) -> Result<Offer, Refusal> {
     let mut offer = offer.cloned().unwrap_or_default();
+    put(&mut offer, new, now)?;
+    Ok(offer)
+}
+
+/// Adds a registration to `offer`, or renews it.
+///
+/// # Errors
+/// [`Refusal::TooManyInstances`]; it is there all the same.
+pub(crate) fn put(offer: &mut Offer, new: Registration, now: Time) -> Result<(), Refusal> {
     // An instance is of one version: registering it as another moves it.
     for (_, version) in offer.iter_mut().filter(|(name, _)| **name != new.version) {
         version.instances.remove(&new.instance.id);
@@ -126,20 +135,25 @@ pub(crate) fn with(offer: Option<&Offer>, new: Registration, now: Time) -> Resul
     if version.instances.len() > MAX_INSTANCES || offer.len() > MAX_VERSIONS {
         return Err(Refusal::TooManyInstances);
     }
-    Ok(offer)
+    Ok(())
 }
 
 /// `offer` without an instance; `None` if it was not there.
 pub(crate) fn without(offer: &Offer, version: Option<&str>, instance: &str) -> Option<Offer> {
     let mut left = offer.clone();
+    take(&mut left, version, instance).then_some(left)
+}
+
+/// Takes an instance out of `offer`; `false` if it was not there.
+pub(crate) fn take(offer: &mut Offer, version: Option<&str>, instance: &str) -> bool {
     let mut found = false;
-    for (name, of) in &mut left {
+    for (name, of) in offer.iter_mut() {
         if version.is_none_or(|version| version == name) {
             found |= of.instances.remove(instance).is_some();
         }
     }
-    left.retain(|_, version| !version.instances.is_empty());
-    found.then_some(left)
+    offer.retain(|_, version| !version.instances.is_empty());
+    found
 }
 
 /// What the network is told of an offer, with `labels` over those of its programs.

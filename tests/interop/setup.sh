@@ -26,10 +26,11 @@ packages() {
     need() { command -v "$1" > /dev/null 2>&1 || want="$want $2"; }
     PATH=$PATH:/usr/sbin:/sbin:/usr/local/go/bin
     need nft nftables; need ip iproute2; need conntrack conntrack; need iptables-legacy iptables
-    need dnsmasq dnsmasq-base; need nginx nginx; need haproxy haproxy; need nghttp nghttp2-client; need h2load nghttp2-client
+    need dig bind9-dnsutils; need dnsmasq dnsmasq-base; need nginx nginx; need haproxy haproxy; need nghttp nghttp2-client; need h2load nghttp2-client
     need wrk wrk; need slowhttptest slowhttptest; need curl curl; need ps procps; need sha256sum coreutils
-    need etcdctl etcd-client
+    need etcdctl etcd-client; need etcd etcd-server; need nats-server nats-server
     need redis-server redis-server; need redis-benchmark redis-tools; need setpriv util-linux
+    need chromium chromium; need openssl openssl
     ls /usr/lib/postgresql/*/bin/pgbench > /dev/null 2>&1 || want="$want postgresql"
     need node nodejs; need npm npm; need python3 python3
     ruby -e 'require "grpc"' 2> /dev/null || want="$want ruby-grpc"
@@ -67,6 +68,17 @@ go_etcd_part() {
     (cd "$here/go-etcd" && go build -mod=readonly -o "$out/go-etcd" .)
 }
 
+# One program, built for both of the versions it is written alike for.
+go_mucp_part() {
+    for version in v4 v5; do
+        made=$out/mucp-$version
+        mkdir -p "$made"
+        sed "s,go-micro.dev/v5,go-micro.dev/$version," "$here/go-mucp/main.go" > "$made/main.go"
+        cp "$here/go-mucp/$version/go.mod" "$here/go-mucp/$version/go.sum" "$made/"
+        (cd "$made" && go build -mod=readonly -o "$out/go-mucp-$version" .) || return 1
+    done
+}
+
 packages
 once python python_part "$here/python/requirements.txt"
 once node node_part "$here/node/package-lock.json"
@@ -74,6 +86,7 @@ if command -v go > /dev/null 2>&1; then
     once go go_part "$here"/go/go.mod "$here"/go/go.sum "$here"/go/*/*.go
     once go-v3 go_v3_part "$here"/go-v3/go.mod "$here"/go-v3/go.sum "$here"/go-v3/*.go
     once go-etcd go_etcd_part "$here"/go-etcd/go.mod "$here"/go-etcd/go.sum "$here"/go-etcd/*.go
+    once go-mucp go_mucp_part "$here"/go-mucp/v?/go.mod "$here"/go-mucp/v?/go.sum "$here"/go-mucp/main.go
 else
     lack go "no Go toolchain (1.26 or newer) in the path; the go-micro tests will be skipped"
 fi

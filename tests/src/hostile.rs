@@ -81,7 +81,16 @@ impl Alone {
         surround(&mut command, home.path());
         command
             .args(["network", "up", "--name", "a", "--address", free, "--proxy-address", free])
-            .args(["--observe-address", free, "--nats-address", free, "--log-format", "text"])
+            .args([
+                "--observe-address",
+                free,
+                "--nats-address",
+                free,
+                "--dns-address",
+                free,
+                "--log-format",
+                "text",
+            ])
             .args(more)
             .envs(variables.iter().copied());
         let mut process = Process::start_with_input("node a", &mut command);

@@ -245,6 +245,25 @@ impl Lab {
             .expect("root may write to /etc");
     }
 
+    /// A namespace with nothing but a loopback, in which programs ask this name server; its name.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn bare_namespace(&self, server: &str) -> String {
+        let name = self.bare();
+        self.must("ip", &["netns", "add", &name]);
+        self.must("ip", &["-n", &name, "link", "set", "lo", "up"]);
+        let dir = netns_files(&name);
+        std::fs::create_dir_all(&dir).expect("root may write to /etc");
+        std::fs::write(dir.join("resolv.conf"), format!("nameserver {server}\n"))
+            .expect("root may write to /etc");
+        name
+    }
+
+    fn bare(&self) -> String {
+        format!("{}-bare", self.tag)
+    }
+
     /// Drops DNS over UDP and TCP without a word, as a dead server does.
     pub fn silence_dns(&self) {
         self.nft("add rule inet lab fault meta l4proto { tcp, udp } th dport 53 drop");
@@ -335,7 +354,8 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for name in Host::ALL.map(|host| self.namespace(host)).into_iter().chain([self.router()]) {
+        let others = [self.router(), self.bare()];
+        for name in Host::ALL.map(|host| self.namespace(host)).into_iter().chain(others) {
             remove(&name);
         }
     }

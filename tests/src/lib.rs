@@ -4,10 +4,13 @@
 //! Everything here runs the real binary and real programs. A test whose tool is absent calls [`skip`] and returns;
 //! `tests/interop/setup.sh` installs all of them.
 
+pub mod certificates;
 pub mod events;
 pub mod hostile;
 pub mod lab;
+pub mod nats;
 pub mod node;
+pub mod postgres;
 pub mod process;
 pub mod programs;
 pub mod scenario;

@@ -295,6 +295,28 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Waits until the node knows that so many nodes want a pattern of topics.
+    ///
+    /// # Panics
+    /// If it does not within [`PATIENCE`].
+    pub fn wait_wanted(&self, pattern: &str, nodes: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let topics = self.json(&["topics"]);
+            let all = topics["items"].as_array().cloned().unwrap_or_default();
+            let wanted = all.iter().filter(|one| one["pattern"] == pattern).count();
+            if wanted == nodes {
+                return;
+            }
+            let host = self.host.name();
+            assert!(
+                Instant::now() < deadline,
+                "{host}: {wanted} nodes, not {nodes}, want {pattern}: {topics}"
+            );
+            std::thread::sleep(KNOCK);
+        }
+    }
+
     /// Ends the process as a power cut would.
     pub fn kill9(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -331,6 +353,21 @@ impl<'a> Node<'a> {
     /// Everything the process has said.
     pub fn said(&self) -> Vec<String> {
         self.process.as_ref().map(Process::lines).unwrap_or_default()
+    }
+
+    /// Waits until the process says a line that `wanted` accepts, among those from number `from` on. Gives its
+    /// number and text.
+    ///
+    /// # Panics
+    /// If it ends or does not say so in time, or is not running.
+    pub fn wait_said(
+        &self,
+        from: usize,
+        what: &str,
+        wanted: impl Fn(&str) -> bool,
+    ) -> (usize, String) {
+        let process = self.process.as_ref().expect("the node was started");
+        process.wait_line(from, what, PATIENCE, wanted)
     }
 
     /// Resident memory in KiB.

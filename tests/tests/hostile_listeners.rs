@@ -56,7 +56,11 @@ fn nonsense() -> Vec<Vec<u8>> {
 
 /// An answer to nonsense is none, or one that refuses.
 fn is_refusal(answer: &str) -> bool {
-    answer.is_empty() || answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.0 4")
+    // An alert of TLS to what begins like it.
+    let alert = answer.starts_with("\u{15}\u{3}\u{3}");
+    answer.is_empty()
+        || alert
+        || ["HTTP/1.1 4", "HTTP/1.0 4"].iter().any(|no| answer.starts_with(no))
 }
 
 #[test]

@@ -2,10 +2,10 @@
 //! nginx in a region, their own clients on the laptop, two nodes between them.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use tests::lab::{Host, Lab};
 use tests::node::{Network, PROXY};
+use tests::postgres::Postgres;
 use tests::process::{self, PATIENCE, Process, Ran};
 use tests::programs;
 
@@ -29,51 +29,11 @@ fn run(lab: &Lab, host: Host, program: &PathBuf, args: &[&str]) -> Ran {
     process::run(lab.command(host, program).args(args), b"", PATIENCE * 6)
 }
 
-/// PostgreSQL on loopback of a host, with trust in whoever connects; its programs are beside it.
-struct Postgres {
-    _server: Process,
-    bin: PathBuf,
-}
-
-impl Postgres {
-    fn start(lab: &Lab, host: Host) -> Option<Self> {
-        let versions = std::fs::read_dir("/usr/lib/postgresql").ok();
-        let bins =
-            versions.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path().join("bin")));
-        let Some(bin) = bins.filter(|bin| bin.join("pgbench").is_file()).max() else {
-            tests::skip("needs PostgreSQL: run tests/interop/setup.sh");
-            return None;
-        };
-        let dir = lab.dir().join("postgres");
-        std::fs::create_dir_all(&dir).expect("the lab's directory is writable");
-        // It refuses to run as root.
-        let as_postgres = |program: PathBuf| {
-            let mut command = lab.command(host, "setpriv");
-            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
-            command
-        };
-        let open = Command::new("chmod").arg("755").arg(lab.dir()).status();
-        assert!(open.expect("coreutils are there").success());
-        let own = Command::new("chown").arg("postgres:postgres").arg(&dir).status();
-        assert!(own.expect("coreutils are there").success());
-        let data = dir.join("data");
-        let mut init = as_postgres(bin.join("initdb"));
-        init.args(["-A", "trust", "-U", "postgres", "-N", "-D"]).arg(&data);
-        process::run(&mut init, b"", PATIENCE * 6).ok("initdb");
-        let mut serve = as_postgres(bin.join("postgres"));
-        serve.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-p", &POSTGRES.to_string()]);
-        serve.args(["-c", "fsync=off", "-k", ""]);
-        let server = Process::start("postgres", &mut serve);
-        lab.wait_port(host, &format!("127.0.0.1:{POSTGRES}"));
-        Some(Self { _server: server, bin })
-    }
-}
-
 #[test]
 fn psql_and_pgbench_find_a_database_of_another_region() {
     let Some(micro) = programs::micro() else { return };
     let Some(lab) = Lab::new() else { return };
-    let Some(postgres) = Postgres::start(&lab, Host::Us) else { return };
+    let Some(postgres) = Postgres::start(&lab, Host::Us, POSTGRES) else { return };
     let network = Network::up(&lab, &micro);
     network.us.expose("db", POSTGRES, "tcp");
     network.laptop.wait_service("db");
@@ -100,6 +60,33 @@ fn psql_and_pgbench_find_a_database_of_another_region() {
     assert!(said.contains("number of transactions actually processed: 1600/1600"), "{said}");
     assert!(said.contains("number of failed transactions: 0"), "{said}");
     // A connection for each transaction.
+    let said = bench(&["-S", "-C", "-c", "4", "-t", "25"]);
+    assert!(said.contains("number of transactions actually processed: 100/100"), "{said}");
+}
+
+#[test]
+fn psql_finds_a_database_of_another_region_by_dns_alone() {
+    let Some(micro) = programs::micro() else { return };
+    let Some(lab) = Lab::new() else { return };
+    let Some(postgres) = Postgres::start(&lab, Host::Us, POSTGRES) else { return };
+    let mut network = Network::up(&lab, &micro);
+    network.us.expose("db", POSTGRES, "tcp");
+    network.laptop.kill9();
+    network.laptop.say_at_start(&["--dns-address", "127.0.0.1:53"]);
+    network.laptop.start(None);
+    network.laptop.wait_service("db");
+    lab.name_server(Host::Laptop, std::net::Ipv4Addr::LOCALHOST);
+    let port = POSTGRES.to_string();
+    let base = ["-h", "db.micro.internal", "-p", &port, "-U", "postgres"];
+    let query = ["-At", "-c", "select count(*) from generate_series(1, 1000)"];
+    let psql = run(&lab, Host::Laptop, &postgres.bin.join("psql"), &[&base[..], &query].concat());
+    assert_eq!(psql.ok("psql").trim(), "1000");
+    let pgbench = postgres.bin.join("pgbench");
+    let bench = |args: &[&str]| {
+        let args = [&base, args, &["postgres"]].concat();
+        run(&lab, Host::Laptop, &pgbench, &args).ok("pgbench")
+    };
+    bench(&["-i", "-q", "-s", "1"]);
     let said = bench(&["-S", "-C", "-c", "4", "-t", "25"]);
     assert!(said.contains("number of transactions actually processed: 100/100"), "{said}");
 }

@@ -28,21 +28,6 @@ fn subscriber(lab: &Lab, host: Host, proxy: bool, args: &[&str]) -> Process {
     started
 }
 
-/// Waits until `node` knows of so many nodes and groups that want the topic.
-fn wait_wanted(node: &Node<'_>, wanted: usize) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let topics = node.json(&["topics"]);
-        let all = topics["items"].as_array().cloned().unwrap_or_default();
-        let seen = all.iter().filter(|one| one["pattern"] == TOPIC).count();
-        if seen == wanted {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{seen}, not {wanted}, want {TOPIC}: {topics}");
-        std::thread::sleep(Duration::from_millis(15));
-    }
-}
-
 fn bodies(subscriber: &Process) -> Vec<u64> {
     let lines = subscriber.lines();
     let messages = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -64,7 +49,7 @@ fn a_plain_subscriber_gets_all_and_a_queue_one_copy() {
     let plain = subscriber(&lab, Host::Laptop, true, &["sub", TOPIC]);
     let members = [(Host::Us, true), (Host::Us, false)]
         .map(|(host, proxy)| subscriber(&lab, host, proxy, &["sub", TOPIC, "mail"]));
-    wait_wanted(&eu, 2);
+    eu.wait_wanted(TOPIC, 2);
     let mut publish = topics(&lab, Host::Eu, false, &["pub", TOPIC, "0", "200"]);
     let said = process::run(&mut publish, b"", PATIENCE).ok("go-micro publisher");
     assert_eq!(said.trim(), "published");
@@ -89,5 +74,5 @@ fn a_plain_subscriber_gets_all_and_a_queue_one_copy() {
 
     // Its program is killed, its connection ends, and the network hears of it.
     drop(plain);
-    wait_wanted(&eu, 1);
+    eu.wait_wanted(TOPIC, 1);
 }

@@ -1,11 +1,11 @@
 //! An unmodified micro v3.18.5 service in one region and clients on other nodes: each is told by `MICRO_PROXY` alone
-//! where its node is, and finds registry, accounts and store there under their names of v3.
+//! where its node is, and finds registry, accounts, store and topics there under their names of v3.
 
 use std::process::Command;
 
 use serde_json::{Value, json};
 use tests::lab::{Host, Lab};
-use tests::node::{Network, PROXY};
+use tests::node::{Network, Node, Options, PROXY};
 use tests::process::{self, PATIENCE, Process};
 use tests::programs;
 
@@ -47,6 +47,53 @@ fn a_service_of_v3_starts_is_found_and_called_from_another_node() {
     assert_eq!(called["message"], "Hello Ada", "{called}");
     let absent = ask(&lab, Host::Laptop, &["get", "nobody"]);
     assert!(absent["error"].as_str().is_some_and(|text| text.contains("not found")), "{absent}");
+}
+
+#[test]
+fn messages_of_v3_reach_every_subscriber_and_one_of_a_queue() {
+    const TOPIC: &str = "orders.created";
+    let Some((lab, micro)) = ready() else { return };
+    // As a person starts it: with the port that v3 dials to publish, whatever its proxy is.
+    let usual = Options { proxy: String::new(), ..Options::default() };
+    let eu = Node::up_with(&lab, Host::Eu, &micro, None, usual);
+    let _us = Node::up(&lab, Host::Us, &micro, Some(&eu.invite_relay()));
+    let _laptop = Node::up(&lab, Host::Laptop, &micro, Some(&eu.invite()));
+    eu.wait_for("nodes=3");
+    let sub = |host, args: &[&str]| {
+        let args = [&["sub", TOPIC], args].concat();
+        Process::start("micro v3 subscriber", &mut program(&lab, host, &args))
+    };
+    let plain = sub(Host::Laptop, &[]);
+    let members = [Host::Us, Host::Laptop].map(|host| sub(host, &["mail"]));
+    // One node and group each: the laptop's with the plain one.
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while eu.json(&["topics"])["items"].as_array().map(Vec::len) != Some(3) {
+        assert!(std::time::Instant::now() < deadline, "{}", eu.json(&["topics"]));
+        std::thread::sleep(std::time::Duration::from_millis(15));
+    }
+    let bodies: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    let args: Vec<&str> = ["pub", TOPIC].into_iter().chain(bodies.iter().map(|b| &**b)).collect();
+    assert_eq!(ask(&lab, Host::Eu, &args), json!({ "published": 20 }));
+
+    let heard = |process: &Process| -> Vec<Value> {
+        let lines = process.lines();
+        lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    plain.wait_line(0, "the last", PATIENCE, |line| line.contains("\"body\":\"19\""));
+    let all = heard(&plain);
+    let said: Vec<Value> = all.iter().map(|message| message["body"].clone()).collect();
+    assert_eq!(
+        said,
+        bodies.iter().map(|body| json!(body)).collect::<Vec<_>>(),
+        "all, once, in order"
+    );
+    assert_eq!(all[0]["header"]["X-lower-Case"], "kept", "{}", all[0]);
+    let shared = || members.iter().map(|member| heard(member).len()).sum::<usize>();
+    while shared() < 20 {
+        assert!(std::time::Instant::now() < deadline + PATIENCE, "the queue did not get all");
+        std::thread::sleep(std::time::Duration::from_millis(15));
+    }
+    assert_eq!(shared(), 20, "one copy for the queue");
 }
 
 #[test]

@@ -263,6 +263,8 @@ counters! {
     dials_failed: Counter,
     /// Calls refused here for their node had no usable link.
     opens_refused: Counter,
+    /// Packets of flows dropped on arrival: their flow is over, or takes them too slowly.
+    packets_lost: Counter,
     /// Streams opened.
     streams_opened: Counter,
     /// Streams accepted.

@@ -59,6 +59,7 @@ pub mod link;
 mod links;
 mod machine;
 pub mod memory;
+mod packets;
 mod penalty;
 mod prefixes;
 pub mod quic;
@@ -76,4 +77,5 @@ pub use endpoint::{Arrival, AskError, Error, Incoming, OpenError, Tunnel, start}
 pub use identity::{Ed25519, Keypair};
 pub use issuer::Desk;
 pub use link::{LinkInfo, State};
+pub use packets::{Packets, Sent};
 pub use stream::{RecvHalf, SendHalf, Stream, StreamError};

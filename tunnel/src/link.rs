@@ -24,6 +24,7 @@ use crate::credit::Credits;
 use crate::endpoint::Endpoint;
 use crate::frames::{Queue, UNHANDLED};
 use crate::greet::Peer;
+use crate::packets::Listeners;
 use crate::stream::{RecvHalf, SendHalf, Stream};
 use crate::transport::{Connection, Receiver, Sender};
 
@@ -82,6 +83,7 @@ pub(crate) struct Shared {
     pub(crate) credential: ArcSwap<Credential>,
     pub(crate) credits: Credits,
     pub(crate) frames: Queue,
+    pub(crate) packets: Listeners,
     /// Bytes that may still be read before the router has dealt with what was.
     pub(crate) unhandled: Arc<Semaphore>,
     pub(crate) conduct: Mutex<Conduct>,
@@ -182,6 +184,7 @@ impl Shared {
             credential: ArcSwap::new(Arc::clone(&peer.credential)),
             frames,
             credits: Credits::default(),
+            packets: Listeners::default(),
             unhandled: Arc::new(Semaphore::new(UNHANDLED)),
             conduct: Mutex::default(),
             given_back: Notify::new(),

@@ -289,6 +289,16 @@ impl Connection {
         let _ = self.inner.send_datagram(bytes);
     }
 
+    pub(crate) fn send_packet(&self, bytes: Bytes) -> bool {
+        // A full buffer would drop the oldest in it, whatever that is.
+        let room = self.inner.datagram_send_buffer_space();
+        room >= bytes.len() + settings::FOR_PINGS && self.inner.send_datagram(bytes).is_ok()
+    }
+
+    pub(crate) fn max_datagram(&self) -> usize {
+        self.inner.max_datagram_size().unwrap_or(0)
+    }
+
     pub(crate) fn probe(&self, bytes: Bytes) {
         if let Some(gate) = &self.gate {
             gate.open();

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use crate::close::Gone;
 use crate::credit::{self, Inbound, Outbound};
 use crate::link::InUse;
+use crate::packets::Packets;
 use crate::transport;
 
 /// A stream that was opened or accepted. The halves are independent: give them away, or drop one.
@@ -180,6 +181,12 @@ impl SendHalf {
         whole.advance(room - before - chunks[at].len());
         chunks[at] = whole;
         polled
+    }
+
+    /// Datagrams that belong to this stream, in both directions.
+    #[must_use]
+    pub fn packets(&self) -> Packets {
+        Packets::new(Arc::clone(self.link.link()), self.inner.id())
     }
 
     /// Sends the `Open` now, for a call in which the other side speaks first.

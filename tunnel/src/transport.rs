@@ -216,6 +216,16 @@ impl Connection {
         either!(self, Connection, c => c.send_datagram(bytes));
     }
 
+    /// Sends a datagram if pings have room beside it; whether it was sent.
+    pub(crate) fn send_packet(&self, bytes: Bytes) -> bool {
+        either!(self, Connection, c => c.send_packet(bytes))
+    }
+
+    /// The largest datagram that fits now; 0 where the other end takes none.
+    pub(crate) fn max_datagram(&self) -> usize {
+        either!(self, Connection, c => c.max_datagram())
+    }
+
     /// Sends a datagram even where the congestion window is full: a probe (RFC 9002 §7.5).
     pub(crate) fn probe(&self, bytes: Bytes) {
         either!(self, Connection, c => c.probe(bytes));

@@ -20,6 +20,7 @@ use crate::error::{Exit, Problem};
 use crate::member;
 use crate::node::{Node, Phase};
 use crate::registrar::ToRouter;
+use crate::registrar::probe::Check;
 
 /// How long a ticket is valid unless the request says: long enough to walk to the other machine.
 const TICKET_TTL: u64 = 15 * 60;
@@ -175,11 +176,14 @@ pub(super) async fn expose(
     Body(ask): Body<api::ExposeRequest>,
 ) -> Answer<api::Exposed> {
     let service: ServiceName = ask.name.parse().map_err(|why| malformed(&why))?;
-    if ask.address.rsplit_once(':').is_none_or(|(host, port)| {
-        host.is_empty() || port.parse::<u16>().is_ok_and(|port| port == 0) || port.is_empty()
-    }) {
-        return Err(malformed(&format!("{:?} is not host:port", ask.address)));
+    let is_socket = ask.address.strip_prefix("unix:").is_some_and(|path| path.starts_with('/'));
+    let is_port = ask.address.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+    });
+    if !is_socket && (!is_port || ask.address.starts_with("unix:")) {
+        return Err(malformed(&format!("{:?} is not host:port or unix:/path", ask.address)));
     }
+    let check = ask.check.as_ref().map(Check::read).transpose().map_err(|why| malformed(&why))?;
     if node.proxy_at.iter().any(|at| at.to_string() == ask.address) {
         return Err(malformed(&"that is this node's own proxy: calls would go round in a circle"));
     }
@@ -201,7 +205,7 @@ pub(super) async fn expose(
         },
         ttl: ask.ttl_s.map(Duration::from_secs),
     };
-    let registered = ToRouter(node.asks.clone()).register(registration).await;
+    let registered = node.checks.register(registration, check).await;
     registered.map_err(|why| not_registered(&service, &why))?;
     document(
         "Exposed",
@@ -231,6 +235,7 @@ pub(super) async fn unexpose(
     let registrar = ToRouter(node.asks.clone());
     let mut instances = 0;
     for instance in mine {
+        node.checks.forget(&(service.clone(), instance.clone()));
         match registrar.deregister(service.clone(), None, instance).await {
             Ok(()) => instances += 1,
             // Gone in between: what was asked for is so.
@@ -297,9 +302,12 @@ fn protocol(name: &str) -> Result<Protocol, Problem> {
         "http2" | "h2c" => Ok(Protocol::Http2),
         "mucp" => Ok(Protocol::Mucp),
         "tcp" => Ok(Protocol::Tcp),
-        other => Err(malformed(&format!(
-            "protocol {other:?}: grpc, http, http2, mucp and tcp are delivered"
-        ))),
+        "tls" => Ok(Protocol::Tls),
+        "udp" => Ok(Protocol::Udp),
+        other => {
+            let known = "grpc, http, http2, mucp, tcp, tls and udp are delivered";
+            Err(malformed(&format!("protocol {other:?}: {known}")))
+        }
     }
 }
 

@@ -44,7 +44,7 @@ async fn connect(address: &str) -> Result<TcpStream, Problem> {
             .why(why)
             .attempt("ss -ltn", "shows what listens on this machine")
     };
-    match tokio::time::timeout(WAIT, TcpStream::connect(address)).await {
+    match tokio::time::timeout(WAIT, proxy::dial(address)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(why)) => Err(refused(why.to_string())),
         Err(_elapsed) => Err(refused(format!("no answer within {}s", WAIT.as_secs()))),
@@ -56,7 +56,7 @@ async fn grpc_or_http2(address: &str) -> Protocol {
     let asked = async {
         let stream = connect(address).await.ok()?;
         let (client, connection) = h2::client::handshake(stream).await.ok()?;
-        let request = http::Request::post(format!("http://{address}/micro.Probe/Ask"))
+        let request = http::Request::post("http://localhost/micro.Probe/Ask")
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(())
@@ -85,7 +85,8 @@ async fn http1(address: &str) -> Result<Protocol, Problem> {
     let mut head = [0; 7];
     let mut stream = connect(address).await?;
     let asked = async {
-        let request = format!("OPTIONS * HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let host = if address.starts_with("unix:") { "localhost" } else { address };
+        let request = format!("OPTIONS * HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         stream.read_exact(&mut head).await
     };
@@ -96,7 +97,7 @@ async fn http1(address: &str) -> Result<Protocol, Problem> {
                 .why("it takes connections but answers neither HTTP/2 nor HTTP/1.1")
                 .attempt(
                     "micro expose NAME PORT --protocol tcp",
-                    "says it: grpc, http, http2 or tcp",
+                    "says it: grpc, http, http2, tcp or tls",
                 ))
         }
     }

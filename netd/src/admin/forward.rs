@@ -12,10 +12,11 @@ use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame};
+use proto::record::Protocol;
 use proto::{Selector, ServiceName};
 use proxy::Destination;
 use router::Lookup;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 
 use super::answer::{Body, malformed};
@@ -47,28 +48,20 @@ pub(super) async fn forward(
     // All of them or none.
     let mut bound = Vec::new();
     for asked in &ask.forwards {
-        bound.push(bind(asked)?);
+        bound.push(bind(&node, asked)?);
     }
     let mut ports = JoinSet::new();
     let mut items = Vec::new();
-    for (listener, to) in bound {
-        let at = listener.local_addr();
+    for (port, to) in bound {
+        let at = port.local_addr();
         let at = at.map_err(|error| Problem::machine("a port has no address", &error))?;
         let instances = match node.routes().lookup(&to.service, &to.selector) {
             Lookup::Found(candidates) => candidates.all().count(),
             Lookup::Unknown | Lookup::NoMatch(_) | Lookup::Unreachable(_) => 0,
         };
-        let service = to.service.clone();
-        items.push(api::Forward { service, address: at.to_string(), instances });
-        let proxy = node.proxy.clone();
-        // The listener belongs to the event loop it is made in.
-        let serve = async move {
-            match TcpListener::from_std(listener) {
-                Ok(listener) => proxy.forward(listener, to).await,
-                Err(error) => tracing::error!(%error, "a forwarded port cannot be served"),
-            }
-        };
-        ports.spawn_on(serve, &node.data);
+        let (service, udp) = (to.service.clone(), matches!(port, Port::Udp(_)));
+        items.push(api::Forward { service, address: at.to_string(), udp, instances });
+        ports.spawn_on(port.serve(node.proxy.clone(), to), &node.data);
     }
     let document = api::Document::new("ForwardList", api::Items { items });
     let mut line = serde_json::to_vec(&document)
@@ -78,16 +71,59 @@ pub(super) async fn forward(
     Ok(([(header::CONTENT_TYPE, "application/json")], Stream::new(held)).into_response())
 }
 
-fn bind(asked: &api::ForwardAsked) -> Result<(std::net::TcpListener, Destination), Problem> {
+/// A port that stands for a service.
+enum Port {
+    Tcp(std::net::TcpListener),
+    Udp(std::net::UdpSocket),
+}
+
+impl Port {
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr(),
+            Self::Udp(socket) => socket.local_addr(),
+        }
+    }
+
+    /// Serves it, in the event loop this runs in, to which its socket then belongs.
+    async fn serve(self, proxy: proxy::Proxy, to: Destination) {
+        let failed = |error| tracing::error!(%error, "a forwarded port cannot be served");
+        match self {
+            Self::Tcp(listener) => match TcpListener::from_std(listener) {
+                Ok(listener) => proxy.forward(listener, to).await,
+                Err(error) => failed(error),
+            },
+            Self::Udp(socket) => match UdpSocket::from_std(socket) {
+                Ok(socket) => proxy.forward_packets(socket, to).await,
+                Err(error) => failed(error),
+            },
+        }
+    }
+}
+
+fn bind(node: &Node, asked: &api::ForwardAsked) -> Result<(Port, Destination), Problem> {
     let service: ServiceName = asked.service.parse().map_err(|why| malformed(&why))?;
     let selector: Selector = asked.select.parse().map_err(|why| malformed(&why))?;
     let at: SocketAddr = asked
         .address
         .parse()
         .map_err(|_| malformed(&format!("{:?} is not an address and a port", asked.address)))?;
-    let listener = listen::tcp(Address { at, asked: true })
-        .map_err(|taken| taken.attempt("micro forward SERVICE", "takes a port that is free"))?;
-    Ok((listener, Destination { service: service.as_str().to_owned(), selector }))
+    let free = |taken: Problem| taken.attempt("micro forward SERVICE", "takes a port that is free");
+    let address = Address { at, asked: true };
+    let port = if asked.udp || is_udp(node, &service) {
+        Port::Udp(listen::packets(address).map_err(free)?)
+    } else {
+        Port::Tcp(listen::tcp(address).map_err(free)?)
+    };
+    Ok((port, Destination { service: service.as_str().to_owned(), selector }))
+}
+
+/// Whether all there is of a service takes packets.
+fn is_udp(node: &Node, service: &ServiceName) -> bool {
+    let routes = node.routes();
+    let instances = routes.service(service.as_str()).map(|found| &found.instances);
+    instances
+        .is_some_and(|all| !all.is_empty() && all.iter().all(|one| one.protocol == Protocol::Udp))
 }
 
 /// The answer, which ends when the ports do; dropped, it ends them. Connections there are go on.

@@ -12,6 +12,7 @@ use tunnel::{LinkInfo, State as LinkState};
 
 use super::answer::{Answer, document, list};
 use crate::api;
+use crate::backend::entry;
 use crate::error::{Exit, Problem};
 use crate::node::{Node, Phase};
 
@@ -47,6 +48,7 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Answer<api::Status>
                 address: node.proxy_at.first().map(address).unwrap_or_default(),
             },
             listen: node.tunnel.local_addresses().iter().map(address).collect(),
+            dns: api::Listener { address: node.dns_at.to_string() },
             broker: api::Listener { address: node.nats_at.to_string() },
             observe: api::Listener { address: node.observe_at.to_string() },
             links: links.iter().map(|link| link_item(&routes, link)).collect(),
@@ -244,9 +246,13 @@ fn route_items(routes: &Routes, service: &ServiceRoutes) -> Vec<api::RouteItem> 
             cost_us: micros(instance.cost),
             protocol: instance.protocol.name().to_owned(),
             version: instance.version.to_string(),
-            labels: labels(&instance.labels),
+            labels: own_labels(instance),
+            backend: mark(instance, entry::BACKEND),
+            stale: mark(instance, entry::STALE),
+            note: note(instance),
             state: match instance.cost.is_finite() {
                 false => "unreachable",
+                true if proxy::health::unhealthy(instance).is_some() => "unhealthy",
                 true if Some(instance.group) == best => "best",
                 true => "ok",
             }
@@ -254,6 +260,26 @@ fn route_items(routes: &Routes, service: &ServiceRoutes) -> Vec<api::RouteItem> 
         }
     };
     service.instances.iter().map(item).collect()
+}
+
+/// What the node of an instance marks it with.
+fn mark(instance: &Instance, key: &str) -> String {
+    instance.metadata.get(key).unwrap_or_default().to_owned()
+}
+
+/// Why an instance is in the state it is in, or may not be there any more.
+fn note(instance: &Instance) -> String {
+    let stale = instance.metadata.get(entry::STALE).map(|why| {
+        let backend = instance.metadata.get(entry::BACKEND).unwrap_or("?");
+        format!("stale: back end {backend}: {why}")
+    });
+    proxy::health::unhealthy(instance).map(str::to_owned).or(stale).unwrap_or_default()
+}
+
+/// Where an instance is, and why it is not well.
+fn unhealthy(instance: &Instance) -> Option<String> {
+    let why = proxy::health::unhealthy(instance)?;
+    Some(format!("{}: {why}", instance.address))
 }
 
 fn service_item(routes: &Routes, service: &ServiceRoutes) -> api::ServiceItem {
@@ -268,7 +294,7 @@ fn service_item(routes: &Routes, service: &ServiceRoutes) -> api::ServiceItem {
     }
     let mut shared: Option<BTreeMap<String, String>> = None;
     for instance in service.instances.iter() {
-        let own = labels(&instance.labels);
+        let own = own_labels(instance);
         shared = Some(match shared {
             None => own,
             Some(all) => all.into_iter().filter(|(k, v)| own.get(k) == Some(v)).collect(),
@@ -279,6 +305,7 @@ fn service_item(routes: &Routes, service: &ServiceRoutes) -> api::ServiceItem {
         name: service.name.to_string(),
         instances: service.instances.len() as u64,
         reachable: service.instances.iter().filter(|i| i.cost.is_finite()).count() as u64,
+        unhealthy: service.instances.iter().filter_map(unhealthy).collect(),
         regions,
         protocols: protocols.into_iter().collect(),
         endpoints: service.versions.iter().map(|v| v.endpoints.len() as u64).sum(),
@@ -328,6 +355,15 @@ fn roles(roles: proto::Roles) -> Vec<String> {
 /// Labels as JSON has them.
 pub(super) fn labels(labels: &LabelSet) -> BTreeMap<String, String> {
     labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+/// Labels of an instance, without what its node marks it with.
+fn own_labels(instance: &Instance) -> BTreeMap<String, String> {
+    let mut all = labels(&instance.labels);
+    for mark in [proxy::health::UNHEALTHY, entry::BACKEND, entry::STALE] {
+        all.remove(mark);
+    }
+    all
 }
 
 /// A moment as JSON has it: RFC 3339, UTC.

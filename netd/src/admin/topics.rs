@@ -49,7 +49,7 @@ pub(super) async fn publish(
     document("Published", api::Published { topic: ask.topic, receivers })
 }
 
-fn bad(topic: &str, why: &str) -> Problem {
+pub(super) fn bad(topic: &str, why: &str) -> Problem {
     Problem::new("M4001", Exit::Usage, format!("nothing can be published to {topic:?}"))
         .why(why)
         .attempt("micro publish orders.created '{\"id\":\"o-17\"}'", "")

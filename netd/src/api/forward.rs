@@ -21,6 +21,8 @@ pub struct ForwardAsked {
     pub select: String,
     /// `host:port` to listen on; port 0: a free one.
     pub address: String,
+    /// Packets over UDP; `false`: as the service is, TCP where nothing of it is known.
+    pub udp: bool,
 }
 
 /// A port that is a service now.
@@ -31,6 +33,8 @@ pub struct Forward {
     pub service: String,
     /// Where the port is.
     pub address: String,
+    /// It takes packets over UDP.
+    pub udp: bool,
     /// Instances that can be reached now.
     pub instances: usize,
 }

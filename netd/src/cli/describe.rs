@@ -96,7 +96,8 @@ fn to_text(service: &api::Service, schema: &Schema, output: Output) -> String {
         rows.push(row(&["INSTANCE", "NODE", "REGION", "COST", "STATE"]));
     }
     rows.extend(service.instances.iter().map(|one| {
-        row(&[&one.address, &one.node, &one.region, &text::cost(one.cost_us), &one.state])
+        let state = super::routes::state(&one.state, &one.note);
+        row(&[&one.address, &one.node, &one.region, &text::cost(one.cost_us), &state])
     }));
     out.push_str(&table::aligned(&rows));
     let source = if schema.is_reflected() { "gRPC reflection" } else { "the registry" };

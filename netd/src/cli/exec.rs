@@ -111,7 +111,7 @@ fn pass_on(child: &tokio::process::Child) {
 }
 
 /// As a shell tells it: 128 and the signal for a command that a signal ended.
-fn code(ended: ExitStatus) -> i32 {
+pub(super) fn code(ended: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt as _;
     ended.code().or_else(|| ended.signal().map(|signal| 128 + signal)).unwrap_or(1)
 }

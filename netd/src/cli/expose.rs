@@ -8,12 +8,16 @@ use clap::{Args, ValueEnum};
 use super::Global;
 use crate::api;
 use crate::client;
-use crate::config::values;
+use crate::config::{duration, values};
 use crate::error::{Exit, Problem};
 use crate::output::text;
+use crate::registrar::probe::Check;
 
 /// How long the other nodes get to hear of it before the answer is printed without them.
 const HEARD: Duration = Duration::from_secs(2);
+
+/// Bytes of an address, as records have room for.
+const MAX_ADDRESS: usize = 300;
 
 /// What a program speaks.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -23,6 +27,8 @@ enum Protocol {
     Http2,
     Mucp,
     Tcp,
+    Tls,
+    Udp,
 }
 
 /// `micro expose NAME PORT`
@@ -32,14 +38,25 @@ Examples:
   micro expose shop 3000                       HTTP or gRPC, found out by asking
   micro expose greeter 9090 --protocol mucp    go-micro v1, v3 to v6
   micro expose db 5432 --protocol tcp          anything else over TCP
+  micro expose web 8443 --protocol tls         TLS, opened by nobody on the way
+  micro expose dns 5353 --protocol udp         packets
+  micro expose cache unix:/run/redis.sock --protocol tcp
+  micro expose shop 3000 --check http:/health  not called while that fails
   micro expose orders 10.0.0.7:9000 --protocol grpc --version v2 --label tier=gold")]
 pub struct ExposeArgs {
     /// Its name on the network.
     #[arg(value_name = "NAME")]
     name: String,
-    /// Where it listens: a port of this machine, or host:port.
-    #[arg(value_name = "PORT|HOST:PORT")]
+    /// Where it listens: a port of this machine, host:port or unix:/path.
+    #[arg(value_name = "PORT|HOST:PORT|unix:PATH")]
     address: String,
+    #[command(flatten)]
+    offer: Offer,
+}
+
+/// What is said of an instance that is offered.
+#[derive(Debug, Args)]
+pub(super) struct Offer {
     /// What it speaks [default: found out by asking].
     #[arg(long, value_enum, value_name = "PROTOCOL")]
     protocol: Option<Protocol>,
@@ -49,6 +66,64 @@ pub struct ExposeArgs {
     /// A label of the instance; may be given several times.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::label)]
     labels: Vec<(String, String)>,
+    /// Do not call it while this fails: tcp, http:/PATH, grpc or grpc:SERVICE.
+    #[arg(long, value_name = "CHECK")]
+    check: Option<String>,
+    /// Between two checks [default: 5s].
+    #[arg(long, requires = "check", value_parser = duration::parse, value_name = "TIME")]
+    check_interval: Option<Duration>,
+    /// Until a check that is not answered has failed [default: 2s].
+    #[arg(long, requires = "check", value_parser = duration::parse, value_name = "TIME")]
+    check_timeout: Option<Duration>,
+    /// Failures in a row that take it out [default: 3].
+    #[arg(long, requires = "check", value_name = "COUNT")]
+    check_fall: Option<u32>,
+    /// Successes in a row that bring it back [default: 2].
+    #[arg(long, requires = "check", value_name = "COUNT")]
+    check_rise: Option<u32>,
+}
+
+impl Offer {
+    /// The request that offers it.
+    ///
+    /// # Errors
+    /// M4001 for a check that is none.
+    pub(super) fn request(
+        self,
+        name: String,
+        address: String,
+    ) -> Result<api::ExposeRequest, Problem> {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let check = self.check.map(|check| {
+            let (kind, target) = check.split_once(':').unwrap_or((&check, ""));
+            api::HealthCheck {
+                kind: kind.to_owned(),
+                target: target.to_owned(),
+                interval_ms: self.check_interval.map(millis),
+                timeout_ms: self.check_timeout.map(millis),
+                fall: self.check_fall,
+                rise: self.check_rise,
+            }
+        });
+        if let Some(Err(why)) = check.as_ref().map(Check::read) {
+            return Err(Problem::new("M4001", Exit::Usage, "the check cannot be made")
+                .why(why)
+                .attempt("micro expose shop 3000 --check http:/health --check-interval 5s", ""));
+        }
+        Ok(api::ExposeRequest {
+            name,
+            address,
+            protocol: self.protocol.map(|protocol| {
+                let value = protocol.to_possible_value().expect("no protocol is skipped");
+                value.get_name().to_owned()
+            }),
+            version: self.version,
+            labels: BTreeMap::from_iter(self.labels),
+            endpoints: Vec::new(),
+            ttl_s: None,
+            check,
+        })
+    }
 }
 
 /// `micro unexpose NAME`
@@ -58,7 +133,7 @@ pub struct UnexposeArgs {
     #[arg(value_name = "NAME")]
     name: String,
     /// Only the instance that listens here.
-    #[arg(value_name = "PORT|HOST:PORT")]
+    #[arg(value_name = "PORT|HOST:PORT|unix:PATH")]
     address: Option<String>,
 }
 
@@ -68,18 +143,8 @@ pub struct UnexposeArgs {
 /// M6010 when no node runs here; what the node says about the name or the address.
 pub async fn run(args: ExposeArgs, global: &Global) -> Result<Exit, Problem> {
     check_name(&args.name)?;
-    let request = api::ExposeRequest {
-        name: args.name,
-        address: address(&args.address)?,
-        protocol: args.protocol.map(|protocol| {
-            let value = protocol.to_possible_value().expect("no protocol is skipped");
-            value.get_name().to_owned()
-        }),
-        version: args.version,
-        labels: BTreeMap::from_iter(args.labels),
-        endpoints: Vec::new(),
-        ttl_s: None,
-    };
+    let address = address(&args.address)?;
+    let request = args.offer.request(args.name, address)?;
     let client = global.client()?;
     let document: serde_json::Value = client.post("/v1/expose", &request).await?;
     let output = global.output();
@@ -88,20 +153,27 @@ pub async fn run(args: ExposeArgs, global: &Global) -> Result<Exit, Problem> {
         return Ok(Exit::Done);
     }
     let exposed: api::Exposed = client::read(document)?;
-    let (name, at) = (text::plain(&exposed.name), text::plain(&exposed.address));
-    let arrow = if text::is_utf8() { "→" } else { "->" };
-    output.say(&format!("exposed {name} {arrow} {at} ({})", text::plain(&exposed.protocol)));
+    output.say(&self::exposed(&exposed));
+    let name = text::plain(&exposed.name);
     let seen = format!("/v1/wait?for=services={}&timeout_ms={}", name, HEARD.as_millis());
     if client.get::<serde_json::Value>(&seen).await.is_ok() {
         let call = match exposed.protocol.as_str() {
             "grpc" => format!("micro describe {name}"),
-            "tcp" => format!("micro forward {name}"),
+            "tcp" | "udp" => format!("micro forward {name}"),
+            "tls" => format!("curl https://{name}.localhost:PORT, with the port of the proxy"),
             "mucp" => format!("micro why {name}"),
             _ => format!("micro call {name} GET /"),
         };
         output.say(&format!("visible.   try: {call}"));
     }
     Ok(Exit::Done)
+}
+
+/// What was offered, in a line.
+pub(super) fn exposed(exposed: &api::Exposed) -> String {
+    let (name, at) = (text::plain(&exposed.name), text::plain(&exposed.address));
+    let arrow = if text::is_utf8() { "→" } else { "->" };
+    format!("exposed {name} {arrow} {at} ({})", text::plain(&exposed.protocol))
 }
 
 /// Withdraws what was exposed.
@@ -124,7 +196,7 @@ pub async fn withdraw(args: UnexposeArgs, global: &Global) -> Result<Exit, Probl
     Ok(Exit::Done)
 }
 
-fn check_name(name: &str) -> Result<(), Problem> {
+pub(super) fn check_name(name: &str) -> Result<(), Problem> {
     match name.parse::<proto::ServiceName>() {
         Ok(_) => Ok(()),
         Err(why) => Err(Problem::new("M4001", Exit::Usage, format!("{name:?} is no service name"))
@@ -133,13 +205,19 @@ fn check_name(name: &str) -> Result<(), Problem> {
     }
 }
 
-/// A port of this machine, or `host:port` as it is.
-fn address(text: &str) -> Result<String, Problem> {
+/// A port of this machine, or `host:port` or `unix:/path` as it is.
+pub(super) fn address(text: &str) -> Result<String, Problem> {
     let wrong = || {
         Problem::new("M4001", Exit::Usage, format!("{text:?} is no port or address"))
-            .why("write the port something listens on: 3000, 127.0.0.1:3000, [::1]:3000")
+            .why(
+                "write where something listens: 3000, 127.0.0.1:3000, [::1]:3000, unix:/run/a.sock",
+            )
             .attempt("micro expose shop 3000", "")
     };
+    if let Some(path) = text.strip_prefix("unix:") {
+        let fits = path.starts_with('/') && text.len() <= MAX_ADDRESS;
+        return fits.then(|| text.to_owned()).ok_or_else(wrong);
+    }
     let port_fits = |port: &str| port.parse::<u16>().is_ok_and(|port| port != 0);
     if port_fits(text.trim_start_matches(':')) {
         return Ok(format!("127.0.0.1:{}", text.trim_start_matches(':')));
@@ -161,10 +239,11 @@ mod tests {
             (":3000", "127.0.0.1:3000"),
             ("10.0.0.7:9000", "10.0.0.7:9000"),
             ("[::1]:80", "[::1]:80"),
+            ("unix:/run/a.sock", "unix:/run/a.sock"),
         ] {
             assert_eq!(address(given).unwrap(), meant);
         }
-        for bad in ["", "0", "70000", "shop", "127.0.0.1", "host:", "host:0"] {
+        for bad in ["", "0", "70000", "shop", "127.0.0.1", "host:", "host:0", "unix:a", "unix:"] {
             assert_eq!(address(bad).unwrap_err().exit, Exit::Usage, "{bad:?}");
         }
     }

@@ -18,6 +18,7 @@ use crate::output::text;
 Examples:
   micro forward db 5432                        psql -h 127.0.0.1 finds it there
   micro forward db@eu?role=replica             a free port, which is printed
+  micro forward dns 5353                       UDP, where the service is
   micro forward cache 10.0.0.7:6379            for others on that network too, if allowed")]
 pub struct ForwardArgs {
     /// The service: its name, with @region and ?label=value behind it where it matters.
@@ -26,6 +27,9 @@ pub struct ForwardArgs {
     /// Where to listen: a port of this machine, or host:port [default: a free port].
     #[arg(value_name = "PORT|HOST:PORT", value_parser = listen_at)]
     at: Option<SocketAddr>,
+    /// Packets over UDP [default: as the service is].
+    #[arg(long)]
+    udp: bool,
 }
 
 /// A free port of this machine.
@@ -37,7 +41,10 @@ pub(super) const FREE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHO
 /// M6010 when no node runs here or it stops, M6001 when the port is taken.
 pub async fn run(args: ForwardArgs, global: &Global) -> Result<Exit, Problem> {
     let mut signals = Signals::listen()?;
-    let asked = vec![asked(&args.service.parse()?, args.at.unwrap_or(FREE))];
+    let asked = vec![api::ForwardAsked {
+        udp: args.udp,
+        ..asked(&args.service.parse()?, args.at.unwrap_or(FREE))
+    }];
     let (ports, mut held) = open(global, asked).await?;
     let output = global.output();
     if output.is_json() {
@@ -48,11 +55,11 @@ pub async fn run(args: ForwardArgs, global: &Global) -> Result<Exit, Problem> {
     for port in ports.iter().filter(|_| !output.is_json()) {
         let arrow = if text::is_utf8() { "→" } else { "->" };
         let (at, service) = (text::plain(&port.address), text::plain(&port.service));
-        output.say(&format!("forwarding {at} {arrow} {service}   Ctrl-C ends it"));
+        let packets = if port.udp { " (udp)" } else { "" };
+        output.say(&format!("forwarding {at} {arrow} {service}{packets}   Ctrl-C ends it"));
         if port.instances == 0 {
-            output.say(
-                "nothing on the network is that now: connections are refused until something is",
-            );
+            let until = if port.udp { "packets are dropped" } else { "connections are refused" };
+            output.say(&format!("nothing on the network is that now: {until} until something is"));
         }
     }
     tokio::select! {
@@ -78,6 +85,7 @@ pub(super) fn asked(service: &Place, at: SocketAddr) -> api::ForwardAsked {
         service: service.service.to_string(),
         select: service.select(),
         address: at.to_string(),
+        udp: false,
     }
 }
 

@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 
 use super::{
-    Global, block, demo, divert, down, graph, invite, join, label, nodes, ping, routes, services,
-    status, trace, up, wait, why,
+    Global, block, demo, divert, dns, down, graph, intercept, invite, join, label, nodes, ping,
+    routes, services, status, trace, up, wait, why,
 };
 use crate::error::{Exit, Problem};
 
@@ -49,6 +49,12 @@ enum NetworkCommand {
     Divert(divert::DivertArgs),
     /// Labels of this node, and of services on it.
     Label(label::LabelArgs),
+    /// Every program of this machine asks the node for names: enable, disable, status.
+    #[command(subcommand)]
+    Dns(dns::DnsCommand),
+    /// The kernel leads connections to names to the node: on, off, status.
+    #[command(subcommand)]
+    Intercept(intercept::InterceptCommand),
     /// Make a ticket that lets others join.
     Invite(invite::InviteArgs),
     /// Link the running node to a further address of its network.
@@ -83,6 +89,8 @@ pub fn run(args: NetworkArgs, global: &Global) -> Result<Exit, Problem> {
         Some(NetworkCommand::Trace(args)) => block(trace::run(args, global)),
         Some(NetworkCommand::Divert(args)) => block(divert::run(args, global)),
         Some(NetworkCommand::Label(args)) => block(label::run(args, global)),
+        Some(NetworkCommand::Dns(command)) => block(dns::run(command, global)),
+        Some(NetworkCommand::Intercept(command)) => block(intercept::run(command, global)),
         Some(NetworkCommand::Invite(args)) => block(invite::run(args, global)),
         Some(NetworkCommand::Join(args)) => block(join::run(args, global)),
         Some(NetworkCommand::Ping(args)) => block(ping::run(args, global)),

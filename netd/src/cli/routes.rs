@@ -59,11 +59,16 @@ fn rows(routes: Vec<api::RouteItem>) -> Vec<Vec<String>> {
             text::cost(route.cost_us),
             route.protocol,
             labels(&route.labels),
-            route.state,
+            state(&route.state, &route.note),
             route.instance,
         ]
     };
     routes.into_iter().map(row).collect()
+}
+
+/// A state, and why it is that where that is not plain.
+pub(super) fn state(state: &str, note: &str) -> String {
+    if note.is_empty() { state.to_owned() } else { format!("{state} ({note})") }
 }
 
 /// Labels of an instance without those that have a column of their own.

@@ -16,6 +16,7 @@ const COLUMNS: &[Column] = &[
     Column::new("ENDPOINTS"),
     Column::new("LABELS"),
     Column::wide("VERSIONS"),
+    Column::wide("NOT WELL"),
 ];
 
 /// `micro services`
@@ -39,11 +40,14 @@ pub async fn run(_args: ServicesArgs, global: &Global) -> Result<Exit, Problem> 
 
 fn rows(services: Vec<api::ServiceItem>) -> Vec<Vec<String>> {
     let row = |service: api::ServiceItem| {
-        let instances = if service.reachable == service.instances {
+        let mut instances = if service.reachable == service.instances {
             service.instances.to_string()
         } else {
             format!("{} of {}", service.reachable, service.instances)
         };
+        if !service.unhealthy.is_empty() {
+            instances.push_str(&format!(" ({} not well)", service.unhealthy.len()));
+        }
         let mut labels = super::routes::labels(&service.labels);
         if labels.is_empty() && service.versions.len() == 1 {
             labels = format!("version={}", service.versions[0]);
@@ -56,6 +60,7 @@ fn rows(services: Vec<api::ServiceItem>) -> Vec<Vec<String>> {
             service.endpoints.to_string(),
             labels,
             service.versions.join(","),
+            service.unhealthy.join("; "),
         ]
     };
     services.into_iter().map(row).collect()

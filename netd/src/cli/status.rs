@@ -58,6 +58,7 @@ fn to_text(status: &api::Status, output: Output) -> String {
         &format!("links {}", status.listen.join(" ")),
     ]));
     if output.verbose || output.format == Format::Wide {
+        head.push(row(&["dns", &status.dns.address]));
         head.push(row(&["nats", &status.broker.address]));
         head.push(row(&["observe", &status.observe.address]));
         head.push(row(&["grant", &format!("valid until {}", status.grant.expires)]));

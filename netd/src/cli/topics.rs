@@ -90,7 +90,7 @@ pub async fn publish(args: PublishArgs, global: &Global) -> Result<Exit, Problem
     Ok(Exit::Done)
 }
 
-fn header(text: &str) -> Result<(String, String), String> {
+pub(super) fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write name=value")?;
     Ok((name.to_owned(), value.to_owned()))
 }

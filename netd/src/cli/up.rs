@@ -43,6 +43,9 @@ pub struct UpArgs {
     /// Calls in flight at once.
     #[arg(long, value_name = "N")]
     max_inflight: Option<String>,
+    /// Where names are asked for [default: 127.0.0.1:8053 or the next free].
+    #[arg(long, value_name = "ADDRESS")]
+    dns_address: Option<String>,
     /// Where clients of NATS connect [default: 127.0.0.1:4222 or the next free].
     #[arg(long, value_name = "ADDRESS")]
     nats_address: Option<String>,
@@ -93,6 +96,7 @@ impl UpArgs {
             ("network.ticket", "--join", ticket),
             ("proxy.http.address", "--proxy-address", self.proxy_address),
             ("proxy.http.max_inflight", "--max-inflight", self.max_inflight),
+            ("dns.address", "--dns-address", self.dns_address),
             ("broker.address", "--nats-address", self.nats_address),
             ("observe.address", "--observe-address", self.observe_address),
             ("log.level", "--log-level", self.log_level),

@@ -1,7 +1,7 @@
 //! `micro network why SERVICE`: why a call would go where it would go.
 
 use clap::Args;
-use proxy::explain::{Candidate, Explanation, Load};
+use proxy::explain::{Candidate, Explanation, Load, State};
 
 use super::Global;
 use super::asked::Asked;
@@ -72,6 +72,9 @@ fn head(why: &api::Why) -> String {
     match (&nearest[..], &why.none) {
         ([one], _) => format!("{asked} {arrow} {} {}     {of}", one.node_name, one.address),
         ([], Some(none)) => format!("{asked} {arrow} none: {none}"),
+        ([], None) if why.candidates.iter().any(|one| one.state == State::Unhealthy.name()) => {
+            format!("{asked} {arrow} none: no instance that can be reached is well")
+        }
         ([], None) => format!("{asked} {arrow} none: no path leads to those that match"),
         (several, _) => {
             format!("{asked} {arrow} the best of {} near ones     {of}", several.len())

@@ -7,6 +7,8 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::backend::{self, BackendTable};
+use super::bridge::{self, BridgeTable};
 use super::layers::{Layer, Origin};
 use super::values::Raw;
 use crate::error::{Excerpt, Exit, Problem};
@@ -32,6 +34,10 @@ pub struct File {
     pub proxy: ProxySection,
     /// Records of programs.
     pub store: StoreSection,
+    /// Where names are asked for.
+    pub dns: DnsSection,
+    /// Registries of others.
+    pub registry: RegistrySection,
     /// Topics.
     pub broker: BrokerSection,
     /// Health and metrics.
@@ -104,12 +110,31 @@ pub struct StoreSection {
     pub backend: Option<Spanned<String>>,
 }
 
+/// `[dns]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is told in config::layers::KEYS")]
+pub struct DnsSection {
+    pub address: Option<Spanned<String>>,
+}
+
+/// `[registry]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegistrySection {
+    /// Those that are watched.
+    pub backend: Option<Spanned<Vec<Spanned<BackendTable>>>>,
+}
+
 /// `[broker]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[expect(missing_docs, reason = "each key is told in config::layers::KEYS")]
 pub struct BrokerSection {
     pub address: Option<Spanned<String>>,
+    pub token: Option<Spanned<Strings>>,
+    pub nkey: Option<Spanned<Strings>>,
+    pub bridge: Option<Spanned<BTreeMap<Spanned<String>, BridgeTable>>>,
 }
 
 /// `[observe]`
@@ -221,6 +246,7 @@ impl File {
             ("proxy.http.address", self.proxy.http.address),
             ("proxy.etcd.address", self.proxy.etcd.address),
             ("store.backend", self.store.backend),
+            ("dns.address", self.dns.address),
             ("broker.address", self.broker.address),
             ("observe.address", self.observe.address),
             ("log.level", self.log.level),
@@ -238,6 +264,8 @@ impl File {
             ("network.address", self.network.address),
             ("network.advertise", self.network.advertise),
             ("network.join", self.network.join),
+            ("broker.token", self.broker.token),
+            ("broker.nkey", self.broker.nkey),
         ];
         for (key, value) in lists {
             if let Some(value) = value {
@@ -249,6 +277,21 @@ impl File {
             if let Some(value) = value {
                 put(key, value.span(), Raw::Map(value.into_inner()));
             }
+        }
+        if let Some(value) = self.registry.backend {
+            let span = value.span();
+            let tables = value.into_inner().into_iter();
+            let written = tables.map(|table| {
+                let span = table.span();
+                table.into_inner().written(span, text, name)
+            });
+            put(backend::KEY, span, Raw::Tables(written.collect()));
+        }
+        if let Some(value) = self.broker.bridge {
+            let span = value.span();
+            let tables = value.into_inner().into_iter();
+            let written = tables.map(|(key, table)| table.written(key, text, name));
+            put(bridge::KEY, span, Raw::Tables(written.collect()));
         }
         if let Some(value) = self.proxy.http.max_inflight {
             let span = value.span();
@@ -314,7 +357,7 @@ fn full_key(text: &str, span: &Range<usize>, key: &str) -> String {
         .lines()
         .rev()
         .filter_map(|line| line.trim().strip_prefix('['))
-        .find_map(|line| line.split(']').next());
+        .find_map(|line| line.trim_start_matches('[').split(']').next());
     header.map_or_else(|| key.to_owned(), |header| format!("{}.{key}", header.trim()))
 }
 

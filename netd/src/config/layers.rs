@@ -8,9 +8,9 @@ use proto::LabelSet;
 
 use super::values::{self, Raw};
 use super::{
-    Address, DEFAULT_GRACE, DEFAULT_GRANT_TTL, DEFAULT_LISTEN, DEFAULT_MAX_INFLIGHT, DEFAULT_NATS,
-    DEFAULT_OBSERVE, DEFAULT_PROXY, LogFormat, Paths, Settings, StoreBackend, Users, duration, env,
-    file, secret,
+    Address, DEFAULT_DNS, DEFAULT_GRACE, DEFAULT_GRANT_TTL, DEFAULT_LISTEN, DEFAULT_MAX_INFLIGHT,
+    DEFAULT_NATS, DEFAULT_OBSERVE, DEFAULT_PROXY, LogFormat, Paths, Settings, StoreBackend, Users,
+    backend, bridge, duration, env, file, login, secret,
 };
 use crate::error::{Excerpt, Exit, Problem};
 
@@ -39,7 +39,12 @@ pub const KEYS: &[Key] = &[
     key("proxy.http.max_inflight", "calls in flight at once"),
     key("proxy.etcd.address", "where programs look for etcd, beside the proxy: 127.0.0.1:2379"),
     key("store.backend", "where records of programs are kept: disk or memory"),
+    key("dns.address", "where names are asked for, UDP and TCP"),
+    key(backend::KEY, "registries of others to watch: tables, or kind=address,kind"),
     key("broker.address", "where clients of NATS connect"),
+    key("broker.token", "tokens that let them in: file:PATH or env:NAME"),
+    key("broker.nkey", "public keys of users that are let in: U…"),
+    key(bridge::KEY, "bridges to servers of NATS: tables of the file"),
     key("observe.address", "where health and metrics are read"),
     key("log.level", "level, or directives"),
     key("log.format", "auto, text or json"),
@@ -216,12 +221,26 @@ impl Pick {
                 || StoreBackend::Disk,
                 StoreBackend::to_string,
             )?,
+            dns: self.take(
+                "dns.address",
+                values::address,
+                || default_address(DEFAULT_DNS),
+                show_address,
+            )?,
+            backends: self.backends()?,
             nats: self.take(
                 "broker.address",
                 values::address,
                 || default_address(DEFAULT_NATS),
                 show_address,
             )?,
+            nats_tokens: self.take("broker.token", login::tokens, Vec::new, |tokens| {
+                vec!["(secret)"; tokens.len()].join(",")
+            })?,
+            nats_keys: self.take("broker.nkey", login::keys, Vec::new, |keys| {
+                keys.iter().map(proxy::nats::user_text).collect::<Vec<_>>().join(",")
+            })?,
+            bridges: self.bridges()?,
             observe: self.take(
                 "observe.address",
                 values::address,
@@ -257,6 +276,26 @@ impl Pick {
         })
     }
 
+    fn backends(&mut self) -> Result<Vec<backend::Backend>, Problem> {
+        let given = self.layers.iter().find_map(|layer| layer.get(backend::KEY));
+        let (all, origin) = match given {
+            Some((raw, origin)) => (backend::read(raw, origin)?, origin.clone()),
+            None => (Vec::new(), Origin::Default),
+        };
+        self.shown.push(Shown { key: backend::KEY, value: backend::show(&all), origin });
+        Ok(all)
+    }
+
+    fn bridges(&mut self) -> Result<Vec<bridge::Bridge>, Problem> {
+        let given = self.layers.iter().find_map(|layer| layer.get(bridge::KEY));
+        let (all, origin) = match given {
+            Some((raw, origin)) => (bridge::read(raw, origin)?, origin.clone()),
+            None => (Vec::new(), Origin::Default),
+        };
+        self.shown.push(Shown { key: bridge::KEY, value: bridge::show(&all), origin });
+        Ok(all)
+    }
+
     fn take<T>(
         &mut self,
         key: &'static str,
@@ -281,11 +320,11 @@ fn ticket(raw: &Raw) -> Result<Option<secret::Secret>, String> {
         Raw::Text(text) => {
             secret::read(text).map(|ticket| Some(ticket).filter(|ticket| !ticket.is_empty()))
         }
-        Raw::List(_) | Raw::Map(_) => Err("one ticket is expected".to_owned()),
+        Raw::List(_) | Raw::Map(_) | Raw::Tables(_) => Err("one ticket is expected".to_owned()),
     }
 }
 
-fn invalid(key: &str, origin: &Origin, why: String) -> Problem {
+pub(super) fn invalid(key: &str, origin: &Origin, why: String) -> Problem {
     match origin {
         Origin::Flag(flag) => {
             Problem::new("M4001", Exit::Usage, format!("{flag} has a value that does not fit"))

@@ -26,6 +26,8 @@ pub enum Raw {
     List(Vec<String>),
     /// Keys with values.
     Map(BTreeMap<String, String>),
+    /// Back ends or bridges, each with the places of its values.
+    Tables(Vec<super::backend::Written>),
 }
 
 impl Raw {
@@ -36,16 +38,18 @@ impl Raw {
     fn text(&self) -> Result<&str, String> {
         match self {
             Self::Text(text) => Ok(text.trim()),
-            Self::List(_) | Self::Map(_) => Err("one text is expected".to_owned()),
+            Self::List(_) | Self::Map(_) | Self::Tables(_) => {
+                Err("one text is expected".to_owned())
+            }
         }
     }
 
     /// As a list; a text is taken apart at its commas.
-    fn list(&self) -> Vec<&str> {
+    pub(super) fn list(&self) -> Vec<&str> {
         match self {
             Self::Text(text) => split(text),
             Self::List(list) => list.iter().map(|one| one.trim()).collect(),
-            Self::Map(_) => Vec::new(),
+            Self::Map(_) | Self::Tables(_) => Vec::new(),
         }
     }
 }
@@ -118,6 +122,7 @@ pub fn labels(raw: &Raw) -> Result<LabelSet, String> {
         Raw::Map(map) => map.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         Raw::Text(text) => split(text).into_iter().map(label).collect::<Result<_, _>>()?,
         Raw::List(list) => list.iter().map(|one| label(one)).collect::<Result<_, _>>()?,
+        Raw::Tables(_) => return Err("labels are expected".to_owned()),
     };
     if pairs.len() > proto::label::MAX_LABELS {
         return Err(format!("there are at most {} labels", proto::label::MAX_LABELS));

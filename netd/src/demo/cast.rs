@@ -271,6 +271,7 @@ fn settings(plan: &Plan, at: usize, front: SocketAddr, files: &Files, paths: &Pa
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
     let usual = SocketAddr::from(([127, 0, 0, 1], if at == 0 { 8081 } else { 0 }));
     Settings {
+        backends: Vec::new(),
         name: plan.regions[at].clone(),
         name_asked: true,
         region: plan.regions[at].clone(),
@@ -285,7 +286,11 @@ fn settings(plan: &Plan, at: usize, front: SocketAddr, files: &Files, paths: &Pa
         max_inflight: crate::config::DEFAULT_MAX_INFLIGHT,
         etcd: None,
         store: StoreBackend::Memory,
+        dns: any(loopback, true),
         nats: any(loopback, true),
+        nats_tokens: Vec::new(),
+        nats_keys: Vec::new(),
+        bridges: Vec::new(),
         observe: any(loopback, true),
         log_level: "error".to_owned(),
         log_format: LogFormat::Text,

@@ -1,6 +1,6 @@
 //! Every code a [`super::Problem`] can carry, told in full. Codes are never used again for
 //! something else; M1 is delivery, M2 links, M3 identity and tickets, M4 configuration and usage,
-//! M6 this machine, M7 the programs' protocols, M8 the admin API, M9 a bug in micro.
+//! M5 back ends, M6 this machine, M7 the programs' protocols, M8 the admin API, M9 a bug in micro.
 
 /// One code: what `micro errors CODE` prints.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +102,12 @@ pub const CODES: &[Explained] = &[
         "run a node of your own: micro network; or name them: proxy.allow_users = [\"ada\", \"1001\"], [\"*\"]",
     ),
     one(
+        "M1016",
+        "no instance is well",
+        "the check that each was exposed with fails, so that none is called",
+        "see why: micro services -o wide, micro network why SERVICE; it comes back by itself",
+    ),
+    one(
         "M1203",
         "no such service",
         "nobody on the network offers this name; names are case sensitive",
@@ -130,6 +136,12 @@ pub const CODES: &[Explained] = &[
         "no such label",
         "the label was not set by command, so no command takes it back; it may be set by a flag or in the file",
         "micro network label shows where each label comes from",
+    ),
+    one(
+        "M1208",
+        "nobody subscribes",
+        "a question goes to who subscribes to its topic, and no node knows of anybody",
+        "micro topics lists who wants what; topics are case sensitive",
     ),
     one(
         "M1305",
@@ -258,6 +270,24 @@ pub const CODES: &[Explained] = &[
         "micro config path",
     ),
     one(
+        "M5001",
+        "a back end cannot be watched",
+        "a registry of others that this node is told to watch does not answer, or is not to be watched",
+        "micro registry backends tells why; it is tried again by itself",
+    ),
+    one(
+        "M5002",
+        "a file of services cannot be taken",
+        "the file is not there, is not TOML, or says something that cannot be; what was known is kept",
+        "correct the place that is shown: it is read again within a second",
+    ),
+    one(
+        "M5003",
+        "a bridge cannot be",
+        "what it is to be let in with cannot be used, or it leads back into its own network",
+        "correct [broker.bridge.NAME] in the file; micro config check",
+    ),
+    one(
         "M6001",
         "port taken",
         "an address that was asked for is in use by another program",
@@ -294,6 +324,24 @@ pub const CODES: &[Explained] = &[
         "check the name and the PATH; micro exec -- sh -c '...' for what a shell understands",
     ),
     one(
+        "M6007",
+        "root is needed",
+        "the command changes the machine for all of its programs",
+        "sudo, or micro exec and micro forward, which change nothing",
+    ),
+    one(
+        "M6008",
+        "the kernel takes no rules for redirection",
+        "nftables is missing, or this user may not use it",
+        "apt install nftables; in a container the capability NET_ADMIN",
+    ),
+    one(
+        "M6009",
+        "this machine does not ask the node for names",
+        "the change was made and taken back, since no answer of the node came",
+        "micro network dns status",
+    ),
+    one(
         "M6010",
         "no node is running",
         "nothing answers on the admin socket of this user",
@@ -304,6 +352,12 @@ pub const CODES: &[Explained] = &[
         "several nodes are running",
         "commands need to know which node to talk to",
         "--socket PATH, or MICRO_NODE_NODE_NAME=NAME",
+    ),
+    one(
+        "M6012",
+        "the node may not lead connections",
+        "rules of the kernel need the capability NET_ADMIN, which the node does not have",
+        "give it to the program (setcap cap_net_admin+ep) or to its unit (AmbientCapabilities), or run it as root",
     ),
     one(
         "M7001",

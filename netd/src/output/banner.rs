@@ -4,6 +4,7 @@
 //! micro 0.1.0   network local-ada   node fra-1   region home
 //!   quic       [::]:8085/udp            identity  new key, saved (mode 0600)
 //!   proxy      127.0.0.1:8081           admin     unix socket, this user only
+//!   dns        127.0.0.1:8053
 //!   nats       127.0.0.1:4222
 //!   observe    127.0.0.1:8086
 //!   peers      none yet: first node of this network
@@ -31,6 +32,8 @@ pub struct Banner {
     pub listen: Vec<String>,
     /// TCP addresses of the proxy, the first being the usual one.
     pub proxy: Vec<String>,
+    /// Where names are asked for.
+    pub dns: String,
     /// Where clients of NATS connect.
     pub nats: String,
     /// Where health and metrics are read.
@@ -64,7 +67,12 @@ impl Banner {
         for ((left, at), (right, what)) in pairs {
             let _ = writeln!(out, "  {left:<9}  {at:<23}  {right:<8}  {}", text::plain(&what));
         }
-        let rest = [("nats", &self.nats), ("observe", &self.observe), ("peers", &self.peers)];
+        let rest = [
+            ("dns", &self.dns),
+            ("nats", &self.nats),
+            ("observe", &self.observe),
+            ("peers", &self.peers),
+        ];
         for (left, what) in rest {
             let _ = writeln!(out, "  {left:<9}  {}", text::plain(what));
         }
@@ -117,6 +125,7 @@ mod tests {
             region: "home".into(),
             listen: vec!["[::]:8085".into()],
             proxy: vec!["127.0.0.1:8081".into()],
+            dns: "127.0.0.1:8053".into(),
             nats: "127.0.0.1:4222".into(),
             observe: "127.0.0.1:8086".into(),
             identity: "new key, saved (mode 0600)".into(),
@@ -131,6 +140,7 @@ mod tests {
                 "micro {release}   network local-ada   node fra-1   region home\n\
                  \x20 quic       [::]:8085/udp            identity  new key, saved (mode 0600)\n\
                  \x20 proxy      127.0.0.1:8081           admin     unix socket, this user only\n\
+                 \x20 dns        127.0.0.1:8053\n\
                  \x20 nats       127.0.0.1:4222\n\
                  \x20 observe    127.0.0.1:8086\n\
                  \x20 peers      none yet\n\

@@ -42,7 +42,7 @@ fn read(line: &str) -> Option<(Ends, Option<u32>)> {
 }
 
 /// `0100007F:1F91`: words in the order of the machine, in hexadecimal.
-fn address(text: &str) -> Option<SocketAddr> {
+pub(super) fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let mut bytes = Vec::with_capacity(16);

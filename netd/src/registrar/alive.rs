@@ -14,7 +14,6 @@ use parking_lot::Mutex;
 use proto::ServiceName;
 use proxy::{Registrar, RegistrarError};
 use router::Registration;
-use tokio::net::TcpStream;
 
 /// Registrations without a TTL on one node; more are refused.
 const MAX_KEPT: usize = 4096;
@@ -145,7 +144,7 @@ async fn keep(kept: Weak<Kept>, every: Duration) {
 }
 
 async fn accepts(address: &str) -> bool {
-    matches!(tokio::time::timeout(CONNECT, TcpStream::connect(address)).await, Ok(Ok(_)))
+    matches!(tokio::time::timeout(CONNECT, proxy::dial(address)).await, Ok(Ok(_)))
 }
 
 #[cfg(test)]

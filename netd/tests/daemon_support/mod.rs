@@ -99,6 +99,7 @@ impl User {
             command.args(["--name", name]);
         }
         command.args(["--observe-address", "127.0.0.1:0", "--nats-address", "127.0.0.1:0"]);
+        command.args(["--dns-address", "127.0.0.1:0"]);
         if !args.contains(&"--proxy-address") {
             command.args(["--proxy-address", "127.0.0.1:0"]);
         }

@@ -64,6 +64,10 @@ pub enum Protocol {
     Mucp,
     /// Bytes both ways over TCP, whatever they mean.
     Tcp,
+    /// TLS over TCP, which only the program itself can open.
+    Tls,
+    /// Packets both ways over UDP, whatever they mean.
+    Udp,
     /// A protocol this release does not deliver; the number of the wire.
     Other(u64),
 }
@@ -78,6 +82,8 @@ impl Protocol {
             Self::Http2 => "http2",
             Self::Mucp => "mucp",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Udp => "udp",
             Self::Other(_) => "other",
         }
     }
@@ -89,6 +95,8 @@ impl Protocol {
             Self::Http2 => 3,
             Self::Mucp => 4,
             Self::Tcp => 5,
+            Self::Udp => 6,
+            Self::Tls => 7,
             Self::Other(code) => code,
         }
     }
@@ -100,6 +108,8 @@ impl Protocol {
             3 => Self::Http2,
             4 => Self::Mucp,
             5 => Self::Tcp,
+            6 => Self::Udp,
+            7 => Self::Tls,
             code => Self::Other(code),
         }
     }

@@ -10,10 +10,10 @@ use proto::{Credential, Open};
 use tokio::net::TcpStream;
 use tunnel::{SendHalf, Stream};
 
-use super::{LAST_WORD, asked_for};
+use super::{LAST_WORD, asked_for, spoken};
 use crate::balance::Outcome as Settled;
 use crate::balance::shell::AtInstance;
-use crate::carry::outcome;
+use crate::carry::{Form, outcome};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::metrics::{Face, Outcome};
@@ -59,6 +59,7 @@ async fn begin(
 ) -> Result<(TcpStream, AtInstance), Error> {
     let deadline = Deadline::default();
     let (service, found) = asked_for(shared, grant, open, &deadline)?;
+    spoken(&service, &found, Form::Bytes)?;
     let mut at = shared.take(&service, found.key)?;
     let host = shared.deliver.host(&found.address);
     let dialled = {
@@ -87,7 +88,7 @@ async fn begin(
 }
 
 /// Tells the caller's node why there is no connection.
-async fn refuse(shared: &Shared, error: &Error, mut send: SendHalf) {
+pub(super) async fn refuse(shared: &Shared, error: &Error, mut send: SendHalf) {
     if matches!(error, Error::Cancelled) {
         return send.reset(Code::Cancelled);
     }

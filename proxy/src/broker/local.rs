@@ -13,7 +13,7 @@ use super::{Broker, Mailbox, is_for};
 /// Subscriptions of all programs of a node. Above it new ones are refused.
 const MAX_SUBSCRIPTIONS: usize = 131_072;
 /// Different interests among them: each is told to every node. Above it new ones are refused.
-const MAX_INTERESTS: usize = 16_384;
+pub(crate) const MAX_INTERESTS: u32 = 16_384;
 /// Bytes of them, as records hold them: half of what all buckets hold, for they fill unevenly.
 const MAX_BYTES: usize = 64 * 30 * 1024;
 
@@ -87,7 +87,8 @@ impl Local {
     fn add(&mut self, mailbox: &Mailbox, tag: u64, interest: &Interest) -> Result<u64, TooMany> {
         let size = Interests::size_of(interest);
         let new = !self.counts.contains_key(interest);
-        let full = new && (self.counts.len() >= MAX_INTERESTS || self.bytes + size > MAX_BYTES);
+        let full =
+            new && (self.counts.len() >= MAX_INTERESTS as usize || self.bytes + size > MAX_BYTES);
         if full || self.subscriptions >= MAX_SUBSCRIPTIONS {
             return Err(TooMany);
         }

@@ -93,6 +93,12 @@ impl Mailbox {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
+    /// How many messages wait now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.state.lock().items.len()
+    }
+
     /// Takes nothing more; who waits for messages is told.
     pub fn close(&self) {
         self.0.state.lock().closed = true;

@@ -13,6 +13,7 @@ use crate::balance::{NoChoice, Pool};
 use crate::error::Error;
 use crate::explain::State;
 use crate::heads::RequestHead;
+use crate::health::{all_unhealthy, unhealthy};
 use crate::proxy::Shared;
 use crate::ruled::Fields;
 
@@ -82,6 +83,7 @@ impl Shared {
             call.form == Form::Bytes && call.via.as_ref().is_some_and(|via| via.is_one());
         let fits = |instance: &Instance| {
             (delivers(instance.protocol, call.form) || chosen_already)
+                && unhealthy(instance).is_none()
                 && !tried.contains(&instance.key.0)
                 && call.via.as_ref().is_none_or(|via| via.takes(instance, &routes))
         };
@@ -119,14 +121,12 @@ impl Shared {
                     let (service, state) = (service(), State::OtherRoute);
                     Error::NoMatch { service, selector, state, mismatch }
                 }
+                NoChoice::None if let Some(why) = all_unhealthy(&candidates, call.form) => {
+                    Error::Unhealthy { service: service(), why }
+                }
                 NoChoice::None => {
-                    let selector = match call.form {
-                        Form::Grpc => "gRPC",
-                        Form::Http => "a protocol that is delivered",
-                        Form::Bytes => "a protocol over TCP",
-                    };
                     let mismatch = Some(Box::new(undelivered(candidates.service(), call.form)));
-                    let (service, selector) = (service(), selector.to_owned());
+                    let (service, selector) = (service(), call.form.needs().to_owned());
                     Error::NoMatch { service, selector, state: State::Protocol, mismatch }
                 }
             })
@@ -157,6 +157,20 @@ impl Shared {
     }
 }
 
+impl Form {
+    /// What an instance must speak, for people.
+    pub(crate) const fn needs(self) -> &'static str {
+        match self {
+            Self::Grpc => "gRPC",
+            Self::Http => "a protocol that is delivered",
+            Self::Upgrade => "HTTP/1.1, which alone is upgraded",
+            Self::Bytes => "a protocol over TCP",
+            Self::Tls => "TLS",
+            Self::Packets => "UDP",
+        }
+    }
+}
+
 /// What instances speak instead of what the call needs.
 fn undelivered(service: &ServiceRoutes, form: Form) -> Mismatch {
     let mut spoken: Vec<(String, usize)> = Vec::new();
@@ -171,19 +185,24 @@ fn undelivered(service: &ServiceRoutes, form: Form) -> Mismatch {
     let lacking = match form {
         Form::Grpc => "protocol in (grpc,http2,mucp)",
         Form::Http => "protocol in (grpc,http,http2)",
-        Form::Bytes => "protocol in (grpc,http,http2,mucp,tcp)",
+        Form::Upgrade => "protocol=http",
+        Form::Bytes => "protocol in (grpc,http,http2,mucp,tcp,tls)",
+        Form::Tls => "protocol in (tls,tcp)",
+        Form::Packets => "protocol=udp",
     };
     Mismatch { exist: service.instances.len(), lacking: lacking.to_owned(), closest: spoken }
 }
 
 /// Whether a call can be given to an instance that speaks `protocol`. gRPC needs HTTP/2: over
-/// HTTP/1 its answers would be misread; to MUCP it is translated. Bytes are the caller's own affair.
+/// HTTP/1 its answers would be misread; to MUCP it is translated. An upgrade needs HTTP/1, for HTTP/2
+/// has none (RFC 9113 §8.6). Bytes are the caller's own affair.
 pub(crate) fn delivers(protocol: Protocol, form: Form) -> bool {
     match (protocol, form) {
-        (Protocol::Grpc | Protocol::Http2, _) => true,
-        (Protocol::Http1, form) => form != Form::Grpc,
-        (Protocol::Mucp, form) => form != Form::Http,
-        (Protocol::Tcp, form) => form == Form::Bytes,
-        (Protocol::Other(_), _) => false,
+        (Protocol::Udp, form) => form == Form::Packets,
+        (_, Form::Packets) | (Protocol::Other(_), _) => false,
+        (Protocol::Grpc | Protocol::Http2, form) => !matches!(form, Form::Upgrade | Form::Tls),
+        (Protocol::Http1, form) => !matches!(form, Form::Grpc | Form::Tls),
+        (Protocol::Mucp, form) => matches!(form, Form::Grpc | Form::Bytes),
+        (Protocol::Tcp | Protocol::Tls, form) => matches!(form, Form::Bytes | Form::Tls),
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use proto::fault::Code;
 use proto::open::Messages;
 use proto::record::Protocol;
@@ -18,7 +19,7 @@ use super::{Failed, Held, Reply};
 use crate::body::{Body, BodyError};
 use crate::deadline::{self, Deadline};
 use crate::deliver::http1::NotSent;
-use crate::deliver::{Deliver, Host, http2};
+use crate::deliver::{Deliver, Host, host_of, http2};
 use crate::error::Error;
 use crate::frames::{FrameSink, HeadError, PartReader};
 use crate::heads::{self, RequestHead};
@@ -28,7 +29,7 @@ use crate::source::{Ended, Source};
 
 /// How long a link may be suspected before a call that waits for its answer on it is given up: a
 /// short loss costs nothing, and nobody waits out a deadline for a node that is gone.
-const DOUBT: Duration = Duration::from_millis(300);
+pub(super) const DOUBT: Duration = Duration::from_millis(300);
 
 /// Sends the request to an instance of this node.
 pub(crate) async fn local(
@@ -84,6 +85,7 @@ pub(crate) async fn local(
                 body: if bodiless { Body::empty() } else { Body::http2(recv) },
                 upload: upload.rest(),
                 held: Held { instance: None, stream: Some(lease) },
+                upgraded: None,
             })
         }
         Err(error) => Err(upload.failed(error)),
@@ -101,25 +103,14 @@ fn not_sent(error: &h2::Error, address: &str) -> Error {
 async fn over_http1(
     deliver: &Deliver,
     host: &Arc<Host>,
-    mut head: Box<RequestHead>,
+    head: Box<RequestHead>,
     source: Box<Source>,
     deadline: &mut Deadline,
 ) -> Result<Reply, Failed> {
-    let authority = head.authority.take();
-    let name = authority.as_ref().map_or(&*host.address, Authority::as_str);
-    let Ok(name) = HeaderValue::try_from(name) else {
-        let error = Error::Malformed("the host is not one");
-        return Err(Failed { error, source: Some(source) });
+    let request = match http1_request(*head, host, Body::source(source)) {
+        Ok(request) => request,
+        Err(error) => return Err(Failed { error, source: None }),
     };
-    head.headers.insert(header::HOST, name);
-    if head.headers.contains_key(header::TE) {
-        // TE concerns one connection, and says so (RFC 9110 §10.1.4).
-        head.headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
-    }
-    let mut request = Request::new(Body::source(source));
-    *request.method_mut() = head.method;
-    *request.uri_mut() = Uri::from(head.path);
-    *request.headers_mut() = head.headers;
     let sent = async {
         let sent = deliver.http1(host, request).await;
         sent.map_or_else(|not| Ok(Err(not)), |response| Ok(Ok(response)))
@@ -128,7 +119,8 @@ async fn over_http1(
         Ok(Ok(response)) => {
             let (parts, body) = response.into_parts();
             let (status, headers) = (parts.status, parts.headers);
-            Ok(Reply { status, headers, body, upload: None, held: Held::default() })
+            let held = Held::default();
+            Ok(Reply { status, headers, body, upload: None, held, upgraded: None })
         }
         Ok(Err(NotSent { error, request })) => {
             let source = request.and_then(|request| request.into_body().into_source());
@@ -138,10 +130,35 @@ async fn over_http1(
     }
 }
 
+/// The request as an instance at `host` is sent it over HTTP/1.1.
+///
+/// # Errors
+/// [`Error::Malformed`] for a host that is none.
+pub(super) fn http1_request(
+    mut head: RequestHead,
+    host: &Host,
+    body: Body,
+) -> Result<Request<Body>, Error> {
+    let authority = head.authority.take();
+    let name = authority.as_ref().map_or(host_of(&host.address), Authority::as_str);
+    let name = HeaderValue::try_from(name);
+    let name = name.map_err(|_| Error::Malformed("the host is not one"))?;
+    head.headers.insert(header::HOST, name);
+    if head.headers.contains_key(header::TE) {
+        // TE concerns one connection, and says so (RFC 9110 §10.1.4).
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method;
+    *request.uri_mut() = Uri::from(head.path);
+    *request.headers_mut() = head.headers;
+    Ok(request)
+}
+
 fn http_request(head: RequestHead, address: &str) -> Result<Request<()>, Error> {
     let authority = match head.authority {
         Some(authority) => authority,
-        None => Authority::try_from(address)
+        None => Authority::try_from(host_of(address))
             .map_err(|_| Error::Malformed("the address of the instance is not one"))?,
     };
     let mut parts = http::uri::Parts::default();
@@ -190,13 +207,14 @@ pub(crate) async fn remote(
             let Poll::Ready(head) = reader.poll_head(cx) else {
                 return doubted.as_mut().poll(cx).map(|()| Err(Error::LinkLost(node)));
             };
-            let head = head.map_err(|error| blame(error, node)).and_then(|head| {
-                heads::read_response(head).map_err(|error| Error::InstanceProtocol {
-                    instance: node.to_string(),
-                    why: error.to_string(),
-                })
-            });
-            Poll::Ready(head)
+            let head = head.map_err(|error| blame(error, node));
+            Poll::Ready(head.and_then(|head| response(head, node)).and_then(|(status, headers)| {
+                if status == StatusCode::SWITCHING_PROTOCOLS {
+                    let why = "it upgraded what nobody asked it to".to_owned();
+                    return Err(Error::InstanceProtocol { instance: node.to_string(), why });
+                }
+                Ok((status, headers))
+            }))
         })
         .await;
     match begun {
@@ -206,6 +224,7 @@ pub(crate) async fn remote(
             body: Body::stream(reader),
             upload: upload.rest(),
             held: Held::default(),
+            upgraded: None,
         }),
         Err(error) => {
             let late = matches!(error, Error::Deadline);
@@ -218,7 +237,19 @@ pub(crate) async fn remote(
     }
 }
 
-fn blame(error: HeadError, node: NodeId) -> Error {
+/// The head of a response of `node`.
+///
+/// # Errors
+/// [`Error::InstanceProtocol`] when it is none.
+pub(super) fn response(head: Bytes, node: NodeId) -> Result<(StatusCode, HeaderMap), Error> {
+    heads::read_response(head).map_err(|error| Error::InstanceProtocol {
+        instance: node.to_string(),
+        why: error.to_string(),
+    })
+}
+
+/// What it means for a call that its response has no head.
+pub(super) fn blame(error: HeadError, node: NodeId) -> Error {
     match error {
         HeadError::Fault(fault) => Error::Fault(fault),
         HeadError::Protocol(error) => {

@@ -34,9 +34,40 @@ const DOUBT: Duration = Duration::from_millis(300);
 /// Bytes read at a time while that is awaited.
 const FIRST: usize = 16 * 1024;
 
+/// What is carried: bytes, or packets.
+pub(crate) trait Way: Sized + Send {
+    /// How it is asked for at another node.
+    const KIND: OpenKind;
+    /// Whether an instance that has taken it is known to be there.
+    const TAKEN_IS_ANSWERED: bool;
+
+    /// To an instance of this node.
+    fn near(
+        shared: &Shared,
+        address: &Arc<str>,
+    ) -> impl Future<Output = Result<Self, Error>> + Send;
+
+    /// To one of another node, which has taken it.
+    fn far(far: Far) -> Self;
+}
+
+impl Way for Peer {
+    const KIND: OpenKind = OpenKind::Bytes;
+    const TAKEN_IS_ANSWERED: bool = true;
+
+    async fn near(shared: &Shared, address: &Arc<str>) -> Result<Self, Error> {
+        let host = shared.deliver.host(address);
+        shared.deliver.dial(&host).await.map(|socket| Self::Near(socket, Bytes::new()))
+    }
+
+    fn far(far: Far) -> Self {
+        Self::Far(Box::new(far))
+    }
+}
+
 /// An instance that has taken a connection.
-pub(crate) struct Connected {
-    pub(crate) peer: Peer,
+pub(crate) struct Connected<W = Peer> {
+    pub(crate) peer: W,
     /// Counted there as long as the connection lasts; `None` outside of the network.
     pub(crate) at: Option<AtInstance>,
 }
@@ -52,6 +83,19 @@ impl Shared {
         meant: Meant,
         headers: HeaderMap,
     ) -> Result<Connected, Error> {
+        self.connect_as(Form::Bytes, meant, headers).await
+    }
+
+    /// The same in another form of those that are carried as they are.
+    ///
+    /// # Errors
+    /// As of [`Shared::connect`].
+    pub(crate) async fn connect_as<W: Way>(
+        self: &Arc<Self>,
+        form: Form,
+        meant: Meant,
+        headers: HeaderMap,
+    ) -> Result<Connected<W>, Error> {
         let Meant { service, selector, via, named } = meant;
         if self.is_draining() {
             return Err(Error::Draining);
@@ -68,7 +112,7 @@ impl Shared {
             source: Source::new(Body::empty(), None, &self.metrics.up),
             service,
             selector,
-            form: Form::Bytes,
+            form,
             idempotent: false,
             messages: Messages::Unknown,
             ruled: None,
@@ -102,21 +146,22 @@ impl Shared {
         }
     }
 
-    async fn connect_to(
+    async fn connect_to<W: Way>(
         &self,
         service: &str,
         chosen: Chosen,
-    ) -> Result<Connected, (Error, AtInstance)> {
+    ) -> Result<Connected<W>, (Error, AtInstance)> {
         let mut at = chosen.at;
         let taken = if chosen.here {
-            let host = self.deliver.host(&chosen.address);
-            self.deliver.dial(&host).await.map(|socket| (Peer::Near(socket), None))
+            W::near(self, &chosen.address).await.map(|near| (near, None))
         } else {
             self.connect_far(service, chosen.node, &chosen.id).await
         };
         match taken {
             Ok((peer, report)) => {
-                at.settle(Outcome::Answered, report);
+                if W::TAKEN_IS_ANSWERED {
+                    at.settle(Outcome::Answered, report);
+                }
                 Ok(Connected { peer, at: Some(at) })
             }
             Err(error) => {
@@ -128,16 +173,16 @@ impl Shared {
         }
     }
 
-    async fn connect_far(
+    async fn connect_far<W: Way>(
         &self,
         service: &str,
         node: NodeId,
         instance: &str,
-    ) -> Result<(Peer, Option<Report>), Error> {
+    ) -> Result<(W, Option<Report>), Error> {
         let open = Open {
             service: Bytes::copy_from_slice(service.as_bytes()),
             instance: Bytes::copy_from_slice(instance.as_bytes()),
-            ..Open::new(OpenKind::Bytes)
+            ..Open::new(W::KIND)
         };
         let unreachable = |why: String| Error::Unreachable { node, why };
         let connecting = async {
@@ -152,7 +197,7 @@ impl Shared {
                 () = &mut doubted => return Err(Error::LinkLost(node)),
             };
             let far = Far { send: stream.send, recv: stream.recv, first };
-            Ok((Peer::Far(Box::new(far)), report))
+            Ok((W::far(far), report))
         };
         match tokio::time::timeout(CONNECT, connecting).await {
             Ok(connected) => connected,

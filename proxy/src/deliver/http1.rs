@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{Deliver, Host};
@@ -37,6 +39,14 @@ pub(crate) struct Lent {
 pub(crate) struct NotSent {
     pub(crate) error: Error,
     pub(crate) request: Option<Request<Body>>,
+}
+
+/// What became of a request for an upgrade.
+pub(crate) enum Switched {
+    /// The connection is something else now; it may have said something already.
+    To(Response<()>, TcpStream, Bytes),
+    /// The instance answered instead.
+    Not(Response<Body>),
 }
 
 impl Pool {
@@ -118,6 +128,34 @@ impl Deliver {
         }
     }
 
+    /// Sends a `request` that asks for an upgrade, on a connection of its own.
+    ///
+    /// # Errors
+    /// [`Error`]; one that [is unseen](Error::is_unseen) if the instance has not seen the request.
+    pub(crate) async fn upgrade(
+        &self,
+        host: &Arc<Host>,
+        request: Request<Body>,
+    ) -> Result<Switched, Error> {
+        let mut send = self.connect_http1(host).await?;
+        let sent = send.try_send_request(request).await;
+        let mut response = sent.map_err(|mut failed| {
+            let unsent = failed.take_message().is_some();
+            blame(failed.error(), &host.address, unsent)
+        })?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Switched::Not(response.map(|incoming| {
+                Body::lent(Lent { incoming, send: Some(send), host: Arc::clone(host) })
+            })));
+        }
+        let lost = |why: String| Error::InstanceLost { instance: host.address.to_string(), why };
+        let upgraded = hyper::upgrade::on(&mut response).await;
+        let upgraded = upgraded.map_err(|error| lost(error.to_string()))?;
+        let parts = upgraded.downcast::<TokioIo<TcpStream>>();
+        let parts = parts.map_err(|_| lost("its connection was not given back".to_owned()))?;
+        Ok(Switched::To(response.map(|_| ()), parts.io.into_inner(), parts.read_buf))
+    }
+
     async fn connect_http1(&self, host: &Host) -> Result<SendRequest<Body>, Error> {
         let socket = self.dial(host).await?;
         let (send, connection) = Builder::new()
@@ -130,7 +168,7 @@ impl Deliver {
                 why: error.to_string(),
             })?;
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "connection to an instance ended");
             }
         });

@@ -40,6 +40,9 @@ use crate::source::Source;
 /// How long after its first message a request may end and still count as one that has no other:
 /// gRPC does not say how many there are. Callers of unary methods end with the message itself.
 const GRACE: Duration = Duration::from_millis(100);
+/// The number of the first request on a connection. go-micro v4 and v5 answer every later one with it
+/// too, for they repeat the headers of the first.
+const FIRST: &str = "0";
 
 /// The idle connections to one instance, the one used last at the back.
 #[derive(Default)]
@@ -159,7 +162,7 @@ impl Deliver {
                 continue;
             }
             let Received { message: answer, room: _room } = connection.answer(host).await?;
-            if request::id_of(&answer).is_some_and(|of| *of != id) {
+            if request::id_of(&answer).is_some_and(|of| *of != id && *of != FIRST) {
                 return Err(protocol(host, "it answered another request"));
             }
             let reply = outgoing.reply(host, answer)?;
@@ -276,7 +279,14 @@ impl Outgoing {
             }
             Meaning::End => return Err(protocol(host, "it ended a stream that there is not")),
         };
-        Ok(Reply { status: StatusCode::OK, headers, body, upload: None, held: Held::default() })
+        Ok(Reply {
+            status: StatusCode::OK,
+            headers,
+            body,
+            upload: None,
+            held: Held::default(),
+            upgraded: None,
+        })
     }
 
     /// What a message of the instance means.

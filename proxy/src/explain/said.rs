@@ -64,6 +64,8 @@ pub(super) fn undelivered(protocol: Protocol, spoken: Spoken) -> String {
         Protocol::Grpc => "gRPC",
         Protocol::Mucp => "MUCP",
         Protocol::Tcp => "bytes over TCP",
+        Protocol::Tls => "TLS",
+        Protocol::Udp => "UDP",
         Protocol::Other(_) => "a protocol that is not delivered",
     };
     match spoken {

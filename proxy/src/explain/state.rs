@@ -36,6 +36,8 @@ pub enum State {
     LimitReached,
     /// Its labels are not what is required.
     Lacks,
+    /// Its node found it not to be well.
+    Unhealthy,
     /// There is no path to its node.
     Unreachable,
     /// It does not speak what the call needs.
@@ -48,7 +50,7 @@ pub enum State {
 
 impl State {
     /// All of them, in their order.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Chosen,
         Self::Nearest,
         Self::Farther,
@@ -61,6 +63,7 @@ impl State {
         Self::ProbeDue,
         Self::LimitReached,
         Self::Lacks,
+        Self::Unhealthy,
         Self::Unreachable,
         Self::Protocol,
         Self::OtherRoute,
@@ -83,6 +86,7 @@ impl State {
             Self::ProbeDue => "probe-due",
             Self::LimitReached => "limit-reached",
             Self::Lacks => "lacks",
+            Self::Unhealthy => "unhealthy",
             Self::Unreachable => "unreachable",
             Self::Protocol => "protocol",
             Self::OtherRoute => "other-route",
@@ -105,6 +109,7 @@ impl State {
             | Self::ProbeDue
             | Self::LimitReached
             | Self::Lacks
+            | Self::Unhealthy
             | Self::Unreachable
             | Self::Protocol
             | Self::OtherRoute

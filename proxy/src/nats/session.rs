@@ -13,6 +13,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::mpsc;
 
 use super::headers;
+use super::login::Door;
 use super::parse::{Command, ParseError, Parser};
 use super::write::{Alive, Answer};
 use crate::broker::{Broker, Mailbox, Overflow, Subscription};
@@ -27,12 +28,12 @@ const DROPPED: u64 = 16 * 1024 * 1024;
 /// Bytes asked of the socket at once.
 const READ: usize = 32 * 1024;
 
-/// What the client said of itself (`CONNECT`); the defaults are those of NATS.
+/// What the client said of itself (`CONNECT`); the defaults are those of NATS. Whether it is pedantic
+/// makes no difference: topics of a client that is not are looked at as closely.
 #[derive(Debug, serde::Deserialize)]
 #[serde(default)]
 struct Said {
     verbose: bool,
-    pedantic: bool,
     echo: bool,
     headers: bool,
     no_responders: bool,
@@ -43,7 +44,6 @@ impl Default for Said {
     fn default() -> Self {
         Self {
             verbose: false,
-            pedantic: false,
             echo: true,
             headers: false,
             no_responders: false,
@@ -56,6 +56,9 @@ impl Default for Said {
 pub(super) struct Session {
     broker: Broker,
     said: Said,
+    /// Until the client has come in; `None` also where everybody may.
+    door: Option<Door>,
+    refused: bool,
     mailbox: Mailbox,
     answers: mpsc::Sender<Answer>,
     alive: Arc<Alive>,
@@ -76,10 +79,12 @@ impl From<ParseError> for Over {
 }
 
 impl Session {
-    pub(super) fn new(broker: Broker, answers: mpsc::Sender<Answer>) -> Self {
+    pub(super) fn new(broker: Broker, answers: mpsc::Sender<Answer>, door: Option<Door>) -> Self {
         Self {
             broker,
             said: Said::default(),
+            door,
+            refused: false,
             mailbox: Mailbox::new(Overflow::Block(PATIENCE)),
             answers,
             alive: Arc::default(),
@@ -97,6 +102,11 @@ impl Session {
         Arc::clone(&self.alive)
     }
 
+    /// Whether it was told to go because it did not say who it is.
+    pub(super) fn was_refused(&self) -> bool {
+        self.refused
+    }
+
     /// Does what the client says, until it goes or says what cannot be understood.
     pub(super) async fn run(&mut self, mut read: OwnedReadHalf) {
         if let Err(Over(Some(why))) = self.obey(&mut read).await {
@@ -111,8 +121,20 @@ impl Session {
                 self.command(command).await?;
                 continue;
             }
+            if self.door.is_some() && parser.missing(&come) > 0 {
+                // Nothing is published by who has not come in: its payload is not waited for.
+                return Err(self.refuse("Authorization Violation"));
+            }
             come.reserve(parser.missing(&come).clamp(READ, 8 * READ));
-            match read.read_buf(&mut come).await {
+            let some = read.read_buf(&mut come);
+            let some = match &self.door {
+                Some(door) => match tokio::time::timeout_at(door.until, some).await {
+                    Ok(some) => some,
+                    Err(_) => return Err(self.refuse("Authentication Timeout")),
+                },
+                None => some.await,
+            };
+            match some {
                 Ok(0) | Err(_) => return Ok(()),
                 Ok(_) => self.alive.heard(),
             }
@@ -145,7 +167,19 @@ impl Session {
         self.answer(Answer::Error(what.into())).await
     }
 
+    fn refuse(&mut self, why: &str) -> Over {
+        self.refused = true;
+        Over(Some(why.to_owned()))
+    }
+
     async fn command(&mut self, command: Command) -> Result<(), Over> {
+        if let Some(door) = &self.door {
+            let opened = matches!(&command, Command::Connect(json) if door.opens(json));
+            if !opened {
+                return Err(self.refuse("Authorization Violation"));
+            }
+            self.door = None;
+        }
         match command {
             Command::Ping => self.answer(Answer::Pong).await,
             Command::Pong | Command::Nothing => Ok(()),

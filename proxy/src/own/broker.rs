@@ -1,4 +1,7 @@
-//! `go.micro.broker`: publish and subscribe, as programs of go-micro v2 do.
+//! `go.micro.broker`, and `broker` of micro v3: publish and subscribe, as programs of both do.
+//!
+//! v3 keeps the topics of one issuer of accounts from those of another, by a prefix. Accounts decide
+//! nothing here (see `own::auth`), so a topic is the same whichever version it is published by.
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -44,7 +47,7 @@ fn bad_topic(topic: &str) -> impl Fn(BadTopic) -> Failure {
 
 fn published(ask: pb::PublishRequest) -> Result<Message, Failure> {
     let topic = Topic::new(ask.topic.clone()).map_err(bad_topic(&ask.topic))?;
-    let message = ask.message.unwrap_or_default();
+    let message = ask.message.ok_or_else(|| failed(Kind::BadRequest, "Missing message"))?;
     let pairs = message.header.iter().map(|(name, value)| (&**name, value.as_bytes()));
     let headers = Headers::of(pairs).map_err(|why| failed(Kind::BadRequest, why))?;
     // In memory of its own: the message it came in is larger.

@@ -31,6 +31,7 @@ use futures_util::stream::{self, BoxStream};
 use parking_lot::{Mutex, MutexGuard};
 use prost::Message as _;
 use proto::micro::etcd as pb;
+use router::Registration;
 use tokio::time::Instant;
 
 use self::leases::Refused;
@@ -40,7 +41,9 @@ use super::codec::Codec;
 use super::dispatch::{decode, why};
 use super::failure::Failure;
 use super::messages::Messages;
+use super::registration;
 use super::reply::Reply;
+use super::scope::Scope;
 
 pub(crate) const NAME: &str = "etcdserverpb";
 
@@ -52,6 +55,37 @@ const TERM: u64 = 1;
 pub(super) const MAX_ANSWER: usize = 16 << 20;
 /// Revisions that may be given out before it has to be noted again how far they went.
 pub const RESERVE: i64 = 100_000;
+
+/// What a key of go-micro, `/micro/registry/SERVICE/ID`, and its value describe: an instance, without a
+/// time to live. Also for who reads another etcd.
+///
+/// # Errors
+/// What is wrong with them, for people.
+pub fn read(key: &[u8], value: &[u8]) -> Result<Registration, String> {
+    let parts = keys::parts(key).ok_or("the key is not of that form")?;
+    let registration = read_value(value)?;
+    if !keys::names(parts, registration.service.as_str(), &registration.instance.id) {
+        return Err("the value is of another service or node than the key".to_owned());
+    }
+    Ok(registration)
+}
+
+/// What a value of go-micro alone describes: a service with one node, as JSON.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub fn read_value(value: &[u8]) -> Result<Registration, String> {
+    let service = value::read(value).map_err(|why| format!("the value is not: {why}"))?;
+    if service.nodes.len() != 1 {
+        return Err("the value has not exactly one node".to_owned());
+    }
+    let all = registration::read(&Scope::default_one(), service).map_err(|why| why.to_string())?;
+    let mut registration = all.into_iter().next().ok_or("the value has no node")?;
+    if let Some(protocol) = value::silent_protocol(&registration.instance.metadata) {
+        registration.instance.protocol = protocol;
+    }
+    Ok(registration)
+}
 
 /// Keeps how far revisions have gone, so that they never go back on a node.
 pub trait Revisions: Send + Sync {

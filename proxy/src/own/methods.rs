@@ -26,7 +26,8 @@ pub(super) enum Service {
 }
 
 /// Names of v3 with their structs and the methods of these.
-const OF_V3: [(&str, &str, &[&str]); 8] = [
+const OF_V3: [(&str, &str, &[&str]); 9] = [
+    ("broker", "Broker", &["Publish", "Subscribe"]),
     ("registry", "Registry", &["GetService", "Register", "Deregister", "ListServices", "Watch"]),
     ("router", "Router", &["Lookup", "Watch"]),
     ("router", "Table", &["Create", "Delete", "Update", "Read"]),
@@ -66,7 +67,7 @@ pub(super) fn find(
         structure => format!("{name}.{structure}"),
     };
     let service = match full.as_str() {
-        "go.micro.broker.Broker" => Service::Broker,
+        "go.micro.broker.Broker" | "broker.Broker" => Service::Broker,
         "go.micro.registry.Registry" | "registry.Registry" => Service::Registry,
         "go.micro.network.Network" | "network.Network" => Service::Network,
         "go.micro.router.Router" | "go.micro.router.Table" => Service::Router,

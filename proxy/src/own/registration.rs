@@ -129,6 +129,8 @@ fn protocol(word: Option<&str>) -> Protocol {
         Some("http" | "http1" | "http/1.1") => Protocol::Http1,
         Some("http2" | "h2c") => Protocol::Http2,
         Some("tcp") => Protocol::Tcp,
+        Some("tls") => Protocol::Tls,
+        Some("udp") => Protocol::Udp,
         Some("mucp") => Protocol::Mucp,
         Some(_) => Protocol::Other(UNKNOWN),
     }

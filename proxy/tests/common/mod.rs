@@ -192,6 +192,7 @@ impl Node {
             tunnel: tunnel.clone(),
             own: None,
             admit: None,
+            admit_packets: None,
             limits: limits.clone(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -191,6 +191,9 @@ fn answer(first: &HeaderMap, message: &Message, opened: &mut bool) -> Bytes {
         "Raw" => out.extend(replay("unary-protobuf.response", message)),
         "Count" => out.extend(replay("stream-count.response", message)),
         "Mirror" | "Echo" => out.extend(say(first, message, "", &message.body)),
+        // So do v4 and v5: also the number is the first one's.
+        "Numberless" => out.extend(numbered(first, "0", &message.body)),
+        "Misnumbered" => out.extend(numbered(first, "9999", &message.body)),
         "Unreadable" => out.extend(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 11\r\n\r\nUnsupported",
         ),
@@ -213,6 +216,13 @@ fn replay(name: &str, message: &Message) -> Vec<u8> {
         }
     }
     out
+}
+
+fn numbered(first: &HeaderMap, number: &'static str, body: &[u8]) -> Vec<u8> {
+    let mut message =
+        Message { line: Line::Response(200), headers: HeaderMap::new(), body: Bytes::new() };
+    message.headers.insert("micro-id", http::HeaderValue::from_static(number));
+    say(first, &message, "", body)
 }
 
 fn say(first: &HeaderMap, message: &Message, error: &str, body: &[u8]) -> Vec<u8> {

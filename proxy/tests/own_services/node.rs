@@ -87,6 +87,7 @@ impl Node {
             tunnel,
             own: Some(self.own.clone()),
             admit: Some(Arc::new(|_, _| Ok(proxy::Served::Owner))),
+            admit_packets: None,
             limits: proxy::Limits::default(),
         })
     }

@@ -1,7 +1,7 @@
-//! What micro v3 calls under names of its own: registry, router, network, accounts; and what is left to
+//! What micro v3 calls under names of its own: registry, router, network, accounts, topics; and what is left to
 //! services that have such names.
 
-use proto::micro::{auth, registry as pb, router_v3 as v3, store};
+use proto::micro::{auth, broker, registry as pb, router_v3 as v3, store};
 
 use crate::client::{Client, micro_error};
 use crate::node::{Node, registration};
@@ -52,6 +52,38 @@ async fn the_registry_answers_by_its_name_of_v3_and_by_domain() {
     node.desk.remote(2, "news", "n-1", Some(10));
     let told: pb::Result = watch.next().await;
     assert_eq!((told.action.as_str(), told.service.unwrap().name.as_str()), ("create", "news"));
+}
+
+#[tokio::test]
+async fn a_message_of_v3_is_heard_under_the_names_of_v2_and_v3() {
+    let node = Node::start().await;
+    let client = node.client().await;
+    let ask = broker::SubscribeRequest { topic: "orders.*".into(), queue: String::new() };
+    let mut heard = Vec::new();
+    for path in ["/broker.Broker/Subscribe", "/go.micro.broker.Broker/Subscribe"] {
+        let mut stream = client.open(path, &[]).await;
+        stream.send(&prost::Message::encode_to_vec(&ask));
+        stream.head().await;
+        heard.push(stream);
+    }
+    let header = [("X-lower-Case".to_owned(), "kept".to_owned())].into();
+    let message = Some(broker::Message { header, body: "hi".into() });
+    let ask = broker::PublishRequest { topic: "orders.created".into(), message: message.clone() };
+    const PUBLISH: &str = "/broker.Broker/Publish";
+    let _: broker::Empty = client.unary(PUBLISH, ask).await.unwrap();
+    for stream in &mut heard {
+        assert_eq!(Some(stream.next::<broker::Message>().await), message);
+    }
+    for (topic, message) in [("", message), ("orders.created", None)] {
+        let ask = broker::PublishRequest { topic: topic.into(), message };
+        let refused = client.unary::<broker::Empty>(PUBLISH, ask).await.unwrap_err();
+        let error = micro_error(&refused);
+        assert_eq!(
+            (&error["id"], &error["code"]),
+            (&"broker.Broker.Publish".into(), &400.into()),
+            "{topic}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ impl Router {
             Request::Deregister { service, version, instance } => {
                 self.deregister(&service, version.as_deref(), &instance, now)
             }
+            Request::Change { service, put, away } => self.change(service, put, &away, now),
             Request::Label { service, labels } => self.label(service, labels, now),
             Request::Describe(node) => self.describe(node, now),
             Request::Rule { service, set } => self.rule(&service, set, now),
@@ -47,21 +48,51 @@ impl Router {
     }
 
     fn register(&mut self, registration: Registration, now: Time) -> Result<(), Refusal> {
+        let service = registration.service.clone();
+        self.may_offer(&service, now)?;
+        let offer = lease::with(self.leases.offer(&service), registration, now)?;
+        self.offer(service, offer, now)
+    }
+
+    /// Whether one more instance of `service` may be offered, for all that is not of the instance.
+    fn may_offer(&self, service: &ServiceName, now: Time) -> Result<(), Refusal> {
         if self.leaving {
             return Err(Refusal::Leaving);
         }
         if self.node.credential.expires() <= self.wall(now) {
             return Err(Refusal::Expired);
         }
-        let service = registration.service.clone();
-        if !self.node.credential.grant().may_offer(&service) {
+        if !self.node.credential.grant().may_offer(service) {
             return Err(Refusal::NotGranted);
         }
-        let before = self.leases.offer(&service);
-        if before.is_none() && self.leases.len() >= self.config.limits.services_per_origin {
+        let is_new = self.leases.offer(service).is_none();
+        if is_new && self.leases.len() >= self.config.limits.services_per_origin {
             return Err(Refusal::TooManyServices);
         }
-        let offer = lease::with(before, registration, now)?;
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        service: ServiceName,
+        put: Vec<Registration>,
+        away: &[String],
+        now: Time,
+    ) -> Result<(), Refusal> {
+        if !put.is_empty() {
+            self.may_offer(&service, now)?;
+        }
+        let mut offer = self.leases.offer(&service).cloned().unwrap_or_default();
+        let mut found = false;
+        for instance in away {
+            found |= lease::take(&mut offer, None, instance);
+        }
+        if put.is_empty() && !found {
+            return Ok(());
+        }
+        for registration in put.into_iter().filter(|one| one.service == service) {
+            lease::put(&mut offer, registration, now)?;
+        }
         self.offer(service, offer, now)
     }
 

@@ -1,3 +1,5 @@
+mod programs;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use proto::{Cost, Epoch, NodeId, Selector, Seq, ServiceName, Verified, Version};
 
 use super::Router;
 use crate::testing::{Net, Toy, network, node, registration, router};
-use crate::{LinkEvent, Lookup, Message, Note, Refusal, Registration, Request};
+use crate::{LinkEvent, Lookup, Message, Note, Refusal, Request};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -449,42 +451,4 @@ fn a_large_origin_is_compared_in_parts() {
     net.run(Duration::from_secs(20));
     assert_eq!(net.routes[1].service_count(), 999);
     assert_eq!(net.routes[1].node(&Toy(0).id()).unwrap().services, 999);
-}
-
-#[test]
-fn labels_of_a_service_lie_over_what_its_programs_say_at_every_renewal() {
-    let mut net = Net::new(2);
-    net.link(0, 1, 1_000);
-    let said = |pairs: &[(&str, &str)]| {
-        let metadata = pairs.iter().copied().collect();
-        Registration { metadata, ..registration("s", "a", None) }
-    };
-    let label = |pairs: &[(&str, &str)]| Request::Label {
-        service: "s".parse().unwrap(),
-        labels: pairs.iter().copied().collect(),
-    };
-    let of = |net: &Net, key: &str| {
-        let service = net.routes[1].service("s").unwrap();
-        service.instances[0].labels.get(key).map(str::to_owned)
-    };
-    // Kept while nobody offers it.
-    net.request(0, label(&[("tier", "gold")])).unwrap();
-    net.request(0, Request::Register(said(&[("tier", "free"), ("env", "prod")]))).unwrap();
-    net.settle();
-    assert_eq!((of(&net, "tier"), of(&net, "env")), (Some("gold".into()), Some("prod".into())));
-    net.request(0, Request::Register(said(&[("tier", "free"), ("env", "test")]))).unwrap();
-    net.settle();
-    assert_eq!((of(&net, "tier"), of(&net, "env")), (Some("gold".into()), Some("test".into())));
-    net.request(0, label(&[])).unwrap();
-    net.settle();
-    assert_eq!(of(&net, "tier"), Some("free".into()));
-
-    // A program is never refused for what an operator added, and he is told that there is no room.
-    let keys: Vec<String> = (0..proto::label::MAX_LABELS).map(|n| format!("k{n}")).collect();
-    let full: Vec<(&str, &str)> = keys.iter().map(|key| (&**key, "v")).collect();
-    net.request(0, label(&[("tier", "gold")])).unwrap();
-    net.request(0, Request::Register(said(&full))).unwrap();
-    net.settle();
-    assert_eq!((of(&net, "k0"), of(&net, "tier")), (Some("v".into()), None));
-    assert_eq!(net.request(0, label(&[("more", "1")])), Err(Refusal::TooLarge));
 }

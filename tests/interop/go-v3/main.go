@@ -11,6 +11,7 @@ import (
 
 	"github.com/micro/micro/v3/service"
 	"github.com/micro/micro/v3/service/auth"
+	"github.com/micro/micro/v3/service/broker"
 	"github.com/micro/micro/v3/service/client"
 	"github.com/micro/micro/v3/service/registry"
 	"github.com/micro/micro/v3/service/store"
@@ -48,6 +49,16 @@ func do(args []string) (result, error) {
 		req := client.DefaultClient.NewRequest("hello", "Hello.Call", &Req{Name: args[1]}, client.WithContentType("application/json"))
 		err := client.DefaultClient.Call(context.Background(), req, &rsp, client.WithAuthToken())
 		return result{"message": rsp.Message, "account": rsp.Account}, err
+	case "pub":
+		for _, body := range args[2:] {
+			message := broker.Message{Header: map[string]string{"X-lower-Case": "kept"}, Body: []byte(body)}
+			if err := broker.Publish(args[1], &message); err != nil {
+				return result{}, err
+			}
+		}
+		return result{"published": len(args) - 2}, nil
+	case "sub":
+		return result{}, sub(args[1], args[2:])
 	case "get":
 		services, err := registry.DefaultRegistry.GetService(args[1])
 		return result{"services": services}, err
@@ -75,6 +86,22 @@ func do(args []string) (result, error) {
 		return result{}, store.Delete(args[1])
 	}
 	return nil, fmt.Errorf("what is %q?", args[0])
+}
+
+// sub prints each message of a topic as one JSON object, for ever.
+func sub(topic string, queue []string) error {
+	var options []broker.SubscribeOption
+	if len(queue) > 0 {
+		options = append(options, broker.Queue(queue[0]))
+	}
+	out := json.NewEncoder(os.Stdout)
+	_, err := broker.DefaultBroker.Subscribe(topic, func(m *broker.Message) error {
+		return out.Encode(result{"header": m.Header, "body": string(m.Body)})
+	}, options...)
+	if err != nil {
+		return err
+	}
+	select {}
 }
 
 func main() {

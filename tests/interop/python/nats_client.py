@@ -6,6 +6,11 @@
     nats_client.py ADDRESS answer SUBJECT            answers questions, from "subscribed" on
     nats_client.py ADDRESS ask SUBJECT TEXT          prints the answer, or "nobody"
     nats_client.py ADDRESS limits                    checks what one client alone can see
+    nats_client.py ADDRESS key SEED                  prints the public key of a seed, without connecting
+    nats_client.py ADDRESS operator DIRECTORY        writes a server's configuration with an operator, server.conf,
+                                                     and the credentials file of a user, user.creds; without connecting
+    nats_client.py ADDRESS enter token|nkey SECRET [SUBJECT]
+                                                     prints the subject where it is let in and hears itself, or the refusal
 """
 
 import asyncio
@@ -106,7 +111,78 @@ async def limits(client):
     say("passed")
 
 
+def key(seed):
+    import nkeys
+
+    say(nkeys.from_seed(bytearray(seed.encode())).public_key.decode())
+
+
+def operator(directory):
+    """What the tool `nsc` makes: an operator, an account that it vouches for, and a user of that account."""
+    import base64
+
+    import nkeys
+
+    def made(prefix, byte):
+        return nkeys.from_seed(bytearray(nkeys.encode_seed(bytes([byte] * 32), prefix)))
+
+    def text(data):
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+    def vouched(by, whom, name, nats):
+        claims = {"iat": 1700000000, "iss": by.public_key.decode(), "name": name, "sub": whom.public_key.decode()}
+        claims["jti"] = hashlib.sha256(json.dumps(claims).encode()).hexdigest()
+        claims["nats"] = nats | {"version": 2}
+        parts = [{"typ": "JWT", "alg": "ed25519-nkey"}, claims]
+        signed = ".".join(text(json.dumps(part).encode()) for part in parts)
+        return signed + "." + text(by.sign(signed.encode()))
+
+    of_all, account, user = (
+        made(prefix, byte)
+        for prefix, byte in [
+            (nkeys.PREFIX_BYTE_OPERATOR, 1),
+            (nkeys.PREFIX_BYTE_ACCOUNT, 2),
+            (nkeys.PREFIX_BYTE_USER, 3),
+        ]
+    )
+    unlimited = dict.fromkeys(["subs", "data", "payload", "imports", "exports", "conn", "leaf"], -1)
+    account_nats = {"type": "account", "limits": unlimited | {"wildcards": True}}
+    user_nats = {"type": "user", "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1}
+    with open(directory + "/server.conf", "w") as conf:
+        conf.write("operator: " + vouched(of_all, of_all, "all", {"type": "operator"}) + "\nresolver: MEMORY\n")
+        jwt = vouched(of_all, account, "account", account_nats)
+        conf.write("resolver_preload: { %s: %s }\n" % (account.public_key.decode(), jwt))
+    with open(directory + "/user.creds", "w") as creds:
+        jwt = vouched(account, user, "user", user_nats)
+        creds.write("-----BEGIN NATS USER JWT-----\n%s\n------END NATS USER JWT------\n\n" % jwt)
+        seed = user.seed.decode()
+        creds.write("-----BEGIN USER NKEY SEED-----\n%s\n------END USER NKEY SEED------\n" % seed)
+    say("written")
+
+
+async def enter(address, how, secret, subject="entered"):
+    """Verbose and pedantic besides: every command is answered, and this client waits for the answers."""
+    given = {"token": secret} if how == "token" else {"nkeys_seed_str": secret}
+    try:
+        client = await nats.connect(
+            "nats://" + address, connect_timeout=WAIT, allow_reconnect=False, verbose=True, pedantic=True, **given
+        )
+    except nats.errors.Error as refusal:
+        say(f"refused: {refusal}")
+        return
+    heard = await client.subscribe(subject)
+    await client.publish(subject, b"myself")
+    say((await heard.next_msg(WAIT)).subject)
+    await client.close()
+
+
 async def main(address, what, *arguments):
+    if what == "key":
+        return key(*arguments)
+    if what == "operator":
+        return operator(*arguments)
+    if what == "enter":
+        return await enter(address, *arguments)
     client = await nats.connect("nats://" + address, connect_timeout=WAIT)
     await globals()[what](client, *arguments)
     await client.close()

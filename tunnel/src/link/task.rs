@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -23,11 +23,12 @@ use crate::cost::Costing;
 use crate::credit;
 use crate::endpoint::{Arrival, Endpoint};
 use crate::machine::{Input, Look, Machine, Output, Terms};
+use crate::packets::PACKET;
 use crate::serve;
 use crate::stream::{Stream, poll_once};
 use crate::transport::{Receiver, Sender, Stats};
 
-/// The kinds of datagram.
+/// The kinds of datagram, beside [`PACKET`].
 const PING: u8 = 1;
 const PONG: u8 = 2;
 /// Bytes of a ping: its kind and its number.
@@ -102,7 +103,10 @@ impl<'a> Task<'a> {
                     }
                 }
                 datagram = link.connection.datagram() => match datagram {
-                    Ok(datagram) => self.datagram(&datagram),
+                    Ok(datagram) => {
+                        self.datagram(datagram);
+                        self.more_datagrams();
+                    }
                     Err(gone) => return self.why(gone),
                 },
                 () = link.wake.notified() => {
@@ -173,7 +177,11 @@ impl<'a> Task<'a> {
 
     fn arrived(&self, open: Open, stream: Stream) {
         match open.kind {
-            OpenKind::Exchange | OpenKind::Bytes | OpenKind::Topics | OpenKind::Other(_) => {
+            OpenKind::Exchange
+            | OpenKind::Bytes
+            | OpenKind::Packets
+            | OpenKind::Topics
+            | OpenKind::Other(_) => {
                 let grant = self.link.credential.load_full();
                 let arrival = Arrival { caller: self.link.peer, grant, open, stream };
                 self.endpoint.arrived(arrival);
@@ -191,13 +199,31 @@ impl<'a> Task<'a> {
         }
     }
 
-    fn datagram(&mut self, datagram: &Bytes) {
+    /// Takes the datagrams that are already there, as [`Task::accept_more`] does streams.
+    fn more_datagrams(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..BATCH {
+            match poll_once(self.link.connection.datagram(), &mut cx) {
+                Poll::Ready(Ok(datagram)) => self.datagram(datagram),
+                Poll::Ready(Err(_)) | Poll::Pending => return,
+            }
+        }
+    }
+
+    fn datagram(&mut self, mut datagram: Bytes) {
         let now = self.endpoint.clock.now();
         match datagram.first() {
             Some(&PING) if datagram.len() == PING_LEN => {
                 let mut pong = BytesMut::from(&datagram[..]);
                 pong[0] = PONG;
                 self.link.connection.send_datagram(pong.freeze());
+                self.machine.handle(Input::Heard, now);
+            }
+            Some(&PACKET) => {
+                datagram.advance(1);
+                if !self.link.packets.arrived(datagram) {
+                    self.endpoint.counters.packets_lost.add();
+                }
                 self.machine.handle(Input::Heard, now);
             }
             Some(&PONG) => self.machine.handle(Input::Answered, now),

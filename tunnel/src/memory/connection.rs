@@ -14,6 +14,8 @@ use crate::close::{Close, Gone};
 use crate::config::Limits;
 use crate::transport::Stats;
 
+/// What fits into a packet of every path (RFC 9000 §14).
+const MAX_DATAGRAM: usize = 1200;
 /// Streams and datagrams that wait to be accepted.
 const QUEUE: usize = 4096;
 /// The round trip it reports: nothing takes any time.
@@ -157,6 +159,15 @@ impl Connection {
             // A full queue loses datagrams, as a network does.
             let _ = self.0.datagrams_out.try_send(bytes);
         }
+    }
+
+    pub(crate) fn send_packet(&self, bytes: Bytes) -> bool {
+        self.send_datagram(bytes);
+        true
+    }
+
+    pub(crate) fn max_datagram(&self) -> usize {
+        MAX_DATAGRAM
     }
 
     pub(crate) fn probe(&self, bytes: Bytes) {

@@ -33,8 +33,10 @@ const ACK_EVERY: u32 = 10;
 const STRANGER_WINDOW: u32 = 64 * 1024;
 /// Streams a stranger may open: the control stream.
 const STRANGER_STREAMS: u32 = 1;
-/// Bytes of pings that wait, each way.
-const DATAGRAMS: usize = 64 * 1024;
+/// Bytes of pings and packets that wait, each way: some 25 ms at 10 000 packets of 1 kB a second.
+const DATAGRAMS: usize = 256 * 1024;
+/// What of it packets leave to pings: a flood must not push out what tells that the link lives.
+pub(super) const FOR_PINGS: usize = 4 * 1024;
 /// Handshakes that wait to be looked at.
 const MAX_INCOMING: usize = 1024;
 /// Bytes kept of one and of all of them.

@@ -49,7 +49,14 @@ pub(super) fn begin(
         }
     });
     let body = Body::new(StreamBody::new(ReceiverStream::new(receiver)));
-    Reply { status: StatusCode::OK, headers, body, upload: None, held: Held::default() }
+    Reply {
+        status: StatusCode::OK,
+        headers,
+        body,
+        upload: None,
+        held: Held::default(),
+        upgraded: None,
+    }
 }
 
 async fn run(

@@ -13,15 +13,13 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use super::super::failure::Failure;
-use super::super::registration;
 use super::super::registry::settle;
-use super::super::scope::Scope;
-use super::keys::{self, Span};
+use super::keys::Span;
 use super::range::key_value;
 use super::refusals::{self, refused};
 use super::state::{Offer, State};
 use super::table::Entry;
-use super::{Face, NAME, value};
+use super::{Face, NAME};
 use crate::registrar::RegistrarError;
 
 /// Bytes of a value: more than any record holds.
@@ -100,24 +98,11 @@ fn wanted(ask: &pb::PutRequest, before: Option<&Entry>) -> Result<(Bytes, i64), 
 
 /// What a key and its value register.
 fn read(key: &[u8], value: &[u8]) -> Result<Registration, Failure> {
-    let bad = |why: &str| {
+    super::read(key, value).map_err(|why| {
         let what = "only instances of services are kept here, as go-micro writes them under \
                     /micro/registry/SERVICE/ID";
         refused(Code::InvalidArgument, format!("{what}: {why}"))
-    };
-    let parts = keys::parts(key).ok_or_else(|| bad("the key is not of that form"))?;
-    let service = value::read(value).map_err(|why| bad(&format!("the value is not: {why}")))?;
-    let [node] = &service.nodes[..] else { return Err(bad("the value has not exactly one node")) };
-    if !keys::names(parts, &service.name, &node.id) {
-        return Err(bad("the value is of another service or node than the key"));
-    }
-    let all = registration::read(&Scope::default_one(), service);
-    let mut all = all.map_err(|why| refused(Code::InvalidArgument, why.to_string()))?;
-    let mut registration = all.pop().ok_or_else(|| bad("the value has no node"))?;
-    if let Some(protocol) = value::silent_protocol(&registration.instance.metadata) {
-        registration.instance.protocol = protocol;
-    }
-    Ok(registration)
+    })
 }
 
 fn is_offered(routes: &Routes, offer: &Offer) -> bool {

@@ -5,8 +5,10 @@
 mod mind;
 
 use bytes::{Bytes, BytesMut};
+use proto::client_hello::HelloReader;
 use proto::exchange::{Part, Reader};
 use proto::frame::{Frame, MAX_FRAME};
+use proto::record::Protocol;
 use proto::rule::RuleSet;
 use proto::selector::Requirement;
 use proto::sign::Verify;
@@ -14,6 +16,8 @@ use proto::{
     Credential, Fault, NetworkId, Open, PublicKey, Record, Selector, Signature, Ticket, Topic,
     TopicPattern, UnixTime, Verified,
 };
+use proxy::foreign::kubernetes::{Event, Wanted};
+use proxy::foreign::{consul, mdns};
 use proxy::mucp::{self, Decoder, Message, Side};
 use proxy::nats::{Command, ParseError, Parser};
 
@@ -21,13 +25,18 @@ use proxy::nats::{Command, ParseError, Parser};
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub(crate) const ALL: [(&str, Target); 16] = [
+pub(crate) const ALL: [(&str, Target); 22] = [
+    ("client_hello", client_hello),
+    ("consul", consul),
     ("credential", credential),
+    ("dns", dns),
     ("exchange", exchange),
     ("fault", fault),
     ("frame", frame),
     ("head", head),
     ("join", join),
+    ("kubernetes", kubernetes),
+    ("mdns", mdns),
     ("mucp", mucp),
     ("nats", nats),
     ("open", open),
@@ -36,6 +45,7 @@ pub(crate) const ALL: [(&str, Target); 16] = [
     ("router", mind::router),
     ("rules", rules),
     ("selector", selector),
+    ("socks", socks),
     ("ticket", ticket),
     ("topic", topic),
 ];
@@ -105,6 +115,74 @@ fn parts(input: &[u8], size: usize) -> (Vec<Part>, bool) {
         }
     }
     (parts, true)
+}
+
+/// However the bytes are cut, the hello is the same, and its name is one.
+fn client_hello(input: &[u8]) {
+    let Some((&cut, input)) = input.split_first() else { return };
+    let read = |size: usize| {
+        let mut reader = HelloReader::default();
+        input.chunks(size.max(1)).find_map(|piece| reader.push(piece).transpose())
+    };
+    let whole = read(input.len());
+    assert_eq!(whole, read(usize::from(cut)));
+    if let Some(Ok(hello)) = whole
+        && let Some(name) = hello.server_name
+    {
+        assert!(!name.is_empty() && name.len() <= 253 && name == name.to_ascii_lowercase());
+    }
+}
+
+/// What an agent of Consul says: the names of its catalog, and the instances of one.
+fn consul(input: &[u8]) {
+    if let Ok(names) = consul::names(input) {
+        assert!(names.iter().all(|name| name != "consul"));
+    }
+    if let Ok(entries) = consul::instances("shop", input, Protocol::Http1) {
+        for (key, read) in entries {
+            assert!(key.starts_with("shop/"));
+            if let Ok(one) = read {
+                assert_eq!(one.service.as_str(), "shop");
+            }
+        }
+    }
+}
+
+/// A question for names: who is answered can read the answer, and it is to this question.
+fn dns(input: &[u8]) {
+    if let Some(answer) = proxy::answered(input) {
+        assert!(answer.len() >= 12 && answer[..2] == input[..2], "the head and the number");
+        assert_eq!(answer[2] & 0x80, 0x80, "an answer");
+        assert_eq!(proxy::answered(&answer), None, "answers are not answered");
+    }
+}
+
+/// What an API server of Kubernetes says: a list, or a line of a watch.
+fn kubernetes(input: &[u8]) {
+    let wanted = Wanted { protocol: Protocol::Http1, port: None, of_all: true };
+    let listed = wanted.page(input).map(|page| page.slices).unwrap_or_default();
+    let told = match wanted.event(input) {
+        Ok(Event::Put(slice, _)) => Some(slice),
+        Ok(Event::Gone(..) | Event::Mark(_) | Event::Relist) | Err(_) => None,
+    };
+    for slice in listed.into_iter().chain(told) {
+        for (key, _) in slice.entries {
+            assert!(key.starts_with(&slice.key), "{key} is of the slice {}", slice.key);
+        }
+    }
+}
+
+/// What is heard of other machines on the local network.
+fn mdns(input: &[u8]) {
+    let heard = mdns::read(input, "micro");
+    assert!(heard.is_none() || input.len() > 11, "less than a head is nothing");
+}
+
+/// The head of a packet to be relayed: no longer than the packet.
+fn socks(input: &[u8]) {
+    if let Some((head, host, _port)) = proxy::socks_packet(&Bytes::copy_from_slice(input)) {
+        assert!(head <= input.len() && host.len() <= 255);
+    }
 }
 
 /// What a client of NATS says, cut in two ways.
