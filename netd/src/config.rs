@@ -15,6 +15,8 @@ pub mod layers;
 mod login;
 pub mod paths;
 pub mod secret;
+pub mod size;
+pub mod stream;
 pub mod values;
 
 use std::fmt;
@@ -86,6 +88,8 @@ pub struct Settings {
     pub nats_keys: Vec<proto::PublicKey>,
     /// Bridges to servers of NATS.
     pub bridges: Vec<bridge::Bridge>,
+    /// Topics whose messages are kept.
+    pub streams: Vec<stream::Stream>,
     /// Where health and metrics are read.
     pub observe: Address,
     /// What is logged: a level, or directives (`info,router=debug`).

@@ -42,7 +42,7 @@ use crate::rules::keep::Keeper;
 use crate::store::{self, Backing};
 use crate::upkeep::{Upkeep, describe};
 use crate::{
-    admin, bridge, health, interest, listen, log, names, owner, revisions, seeds, welcome,
+    admin, bridge, health, interest, listen, log, names, owner, revisions, seeds, streams, welcome,
 };
 
 /// Runs a node until it is told to stop, or a part that it cannot do without ends.
@@ -95,6 +95,7 @@ async fn live(settings: Settings, output: Output) -> Result<Exit, Problem> {
         tracing::error!(%problem, "connections are still led here");
     }
     drain::leave(&node, &mut signals, &running.accepting, output).await;
+    running.streams.ended().await;
     running.stop.cancel();
     // Its socket goes with it: whoever looks afterwards is to find none.
     let _ = tokio::time::timeout(LAST, admin).await;
@@ -112,6 +113,8 @@ pub struct Running {
     pub accepting: CancellationToken,
     /// Ends everything else.
     pub stop: CancellationToken,
+    /// The topics that are kept: at an end when what consumers have done is written down.
+    pub streams: streams::Running,
     /// Dropped last: what runs there uses what is above.
     _data: Data,
 }
@@ -199,9 +202,11 @@ pub async fn start(
     let own = own(settings, &member, &routes, &asks, &face, &proxy_at)?;
     let proxy = proxy(settings, &member, &routes, &tunnel, own)?;
     let bridged = bridge::Counts::default();
+    let kept = streams::Counts::default();
     let metrics = Arc::new(Metrics::new(|registry| {
         proxy.metrics(registry);
         bridged.register(registry);
+        kept.register(registry);
         tunnel.counters().register(registry);
         door.counts().register(registry);
     }));
@@ -248,6 +253,13 @@ pub async fn start(
         counts: bridged,
     };
     bridge::start(&settings.bridges, &parts, &accepting);
+    let parts = streams::Parts {
+        broker: proxy.broker().clone(),
+        routes: Arc::clone(&routes),
+        dir: member.state.path("streams"),
+        counts: kept,
+    };
+    let streams = streams::start(&settings.streams, parts, &accepting)?;
     data.spawn(Beats::keep(Arc::clone(&node), |beats| &beats.data));
 
     // What goes on beside the calls.
@@ -270,7 +282,7 @@ pub async fn start(
     };
     tokio::spawn(stop.clone().run_until_cancelled_owned(upkeep.run()));
     node.phase.send_replace(Phase::Serving);
-    Ok(Running { node, drive, accepting, stop, _data: data })
+    Ok(Running { node, drive, accepting, stop, streams, _data: data })
 }
 
 /// The tunnel, on the data plane. Where nobody insists on a port and the one found free was taken

@@ -38,6 +38,7 @@ pub mod seeds;
 pub mod serve;
 pub mod state;
 pub mod store;
+pub mod streams;
 pub mod system;
 pub mod upkeep;
 pub mod welcome;

@@ -45,6 +45,16 @@ use self::outbound::{Outbounds, Outgoing};
 use self::replies::Replies;
 use crate::routes::Published;
 
+/// The header in which a message that a stream gives to who asked says the topic it was published to.
+pub const STREAM_TOPIC: &str = "Micro-Stream-Topic";
+/// The headers of a message that says what became of a question, in place of an answer: a number as HTTP has
+/// them, and what it means. Clients of NATS read both in the first line of headers.
+pub const STATUS: &str = "Status";
+/// See [`STATUS`].
+pub const DESCRIPTION: &str = "Description";
+/// What the address begins with at which a stream hears what became of a message.
+pub(crate) const ACKNOWLEDGE: &[u8] = b"$JS.ACK.";
+
 /// Streams of topics to one node, each with its own order.
 const STREAMS: u8 = 4;
 /// How long a message that came from another node is kept from others by a subscriber that is full.

@@ -176,7 +176,9 @@ fn one(table: &Written) -> Result<Bridge, Wrong> {
         return Err((table.at.clone(), why.to_owned()));
     }
     for (one, other) in publish.iter().flat_map(|one| subscribe.iter().map(move |two| (one, two))) {
-        if one.queue.is_some() && one.queue == other.queue && overlap(one, other) {
+        if one.queue.is_some()
+            && one.queue == other.queue
+            && overlap(&one.pattern, &other.pattern) {
             let why = "a queue group is shared in one direction: what came from NATS would be handed \
                        to the bridge again, and to nobody else";
             return Err((take.cell("subscribe").and_then(|cell| cell.at.clone()), why.to_owned()));
@@ -241,7 +243,7 @@ fn patterns(take: &mut Take<'_>, key: &'static str) -> Result<Vec<Carried>, Wron
     let mut all: Vec<Carried> = Vec::new();
     for text in &cell.values {
         let one = carried(text).map_err(|why| wrong(format!("{text:?}: {why}")))?;
-        if let Some(other) = all.iter().find(|other| overlap(other, &one)) {
+        if let Some(other) = all.iter().find(|other| overlap(&other.pattern, &one.pattern)) {
             // Each would carry what both ask for.
             return Err(wrong(format!("{} and {} overlap", other.pattern, one.pattern)));
         }
@@ -264,8 +266,8 @@ fn carried(text: &str) -> Result<Carried, String> {
 }
 
 /// Whether some topic is one of both patterns.
-fn overlap(one: &Carried, other: &Carried) -> bool {
-    let (mut one, mut other) = (one.pattern.as_str().split('.'), other.pattern.as_str().split('.'));
+pub(super) fn overlap(one: &TopicPattern, other: &TopicPattern) -> bool {
+    let (mut one, mut other) = (one.as_str().split('.'), other.as_str().split('.'));
     loop {
         match (one.next(), other.next()) {
             (None, None) | (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,

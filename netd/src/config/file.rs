@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use super::backend::{self, BackendTable};
 use super::bridge::{self, BridgeTable};
+use super::stream::{self, StreamTable};
 use super::layers::{Layer, Origin};
 use super::values::Raw;
 use crate::error::{Excerpt, Exit, Problem};
@@ -135,6 +136,7 @@ pub struct BrokerSection {
     pub token: Option<Spanned<Strings>>,
     pub nkey: Option<Spanned<Strings>>,
     pub bridge: Option<Spanned<BTreeMap<Spanned<String>, BridgeTable>>>,
+    pub stream: Option<Spanned<BTreeMap<Spanned<String>, StreamTable>>>,
 }
 
 /// `[observe]`
@@ -292,6 +294,12 @@ impl File {
             let tables = value.into_inner().into_iter();
             let written = tables.map(|(key, table)| table.written(key, text, name));
             put(bridge::KEY, span, Raw::Tables(written.collect()));
+        }
+        if let Some(value) = self.broker.stream {
+            let span = value.span();
+            let tables = value.into_inner().into_iter();
+            let written = tables.map(|(key, table)| table.written(key, text, name));
+            put(stream::KEY, span, Raw::Tables(written.collect()));
         }
         if let Some(value) = self.proxy.http.max_inflight {
             let span = value.span();

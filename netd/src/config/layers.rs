@@ -10,7 +10,7 @@ use super::values::{self, Raw};
 use super::{
     Address, DEFAULT_DNS, DEFAULT_GRACE, DEFAULT_GRANT_TTL, DEFAULT_LISTEN, DEFAULT_MAX_INFLIGHT,
     DEFAULT_NATS, DEFAULT_OBSERVE, DEFAULT_PROXY, LogFormat, Paths, Settings, StoreBackend, Users,
-    backend, bridge, duration, env, file, login, secret,
+    backend, bridge, duration, env, file, login, secret, stream,
 };
 use crate::error::{Excerpt, Exit, Problem};
 
@@ -45,6 +45,7 @@ pub const KEYS: &[Key] = &[
     key("broker.token", "tokens that let them in: file:PATH or env:NAME"),
     key("broker.nkey", "public keys of users that are let in: U…"),
     key(bridge::KEY, "bridges to servers of NATS: tables of the file"),
+    key(stream::KEY, "topics whose messages are kept: tables of the file"),
     key("observe.address", "where health and metrics are read"),
     key("log.level", "level, or directives"),
     key("log.format", "auto, text or json"),
@@ -241,6 +242,7 @@ impl Pick {
                 keys.iter().map(proxy::nats::user_text).collect::<Vec<_>>().join(",")
             })?,
             bridges: self.bridges()?,
+            streams: self.streams()?,
             observe: self.take(
                 "observe.address",
                 values::address,
@@ -283,6 +285,16 @@ impl Pick {
             None => (Vec::new(), Origin::Default),
         };
         self.shown.push(Shown { key: backend::KEY, value: backend::show(&all), origin });
+        Ok(all)
+    }
+
+    fn streams(&mut self) -> Result<Vec<stream::Stream>, Problem> {
+        let given = self.layers.iter().find_map(|layer| layer.get(stream::KEY));
+        let (all, origin) = match given {
+            Some((raw, origin)) => (stream::read(raw, origin)?, origin.clone()),
+            None => (Vec::new(), Origin::Default),
+        };
+        self.shown.push(Shown { key: stream::KEY, value: stream::show(&all), origin });
         Ok(all)
     }
 

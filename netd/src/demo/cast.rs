@@ -291,6 +291,7 @@ fn settings(plan: &Plan, at: usize, front: SocketAddr, files: &Files, paths: &Pa
         nats_tokens: Vec::new(),
         nats_keys: Vec::new(),
         bridges: Vec::new(),
+        streams: Vec::new(),
         observe: any(loopback, true),
         log_level: "error".to_owned(),
         log_format: LogFormat::Text,

@@ -288,6 +288,12 @@ pub const CODES: &[Explained] = &[
         "correct [broker.bridge.NAME] in the file; micro config check",
     ),
     one(
+        "M5004",
+        "a stream cannot be opened",
+        "the directory of its messages cannot be read or made",
+        "the why line has the place and the words of the system; make room, or remove [broker.stream.NAME]",
+    ),
+    one(
         "M6001",
         "port taken",
         "an address that was asked for is in use by another program",

@@ -4,6 +4,8 @@ use bytes::BytesMut;
 use proto::DecodeError;
 use proto::publish::Headers;
 
+use crate::broker::{DESCRIPTION, STATUS};
+
 const FIRST: &[u8] = b"NATS/1.0";
 
 /// The fields of a block. What stands behind the version, a status of a server, is not kept.
@@ -33,9 +35,14 @@ pub(super) fn read(block: &[u8]) -> Result<Headers, DecodeError> {
 
 /// Appends the block of these fields.
 pub(super) fn put(out: &mut BytesMut, headers: &Headers) {
+    let (status, count) = status(headers);
     out.extend_from_slice(FIRST);
+    for word in status.iter().take(count).filter(|word| !word.is_empty()) {
+        out.extend_from_slice(b" ");
+        out.extend_from_slice(word);
+    }
     out.extend_from_slice(b"\r\n");
-    for (name, value) in headers.iter() {
+    for (name, value) in headers.iter().skip(count) {
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value);
@@ -46,8 +53,32 @@ pub(super) fn put(out: &mut BytesMut, headers: &Headers) {
 
 /// Bytes that [`put`] appends.
 pub(super) fn size(headers: &Headers) -> usize {
-    let fields = headers.iter().map(|(name, value)| name.len() + value.len() + 4);
-    FIRST.len() + 4 + fields.sum::<usize>()
+    let (status, count) = status(headers);
+    let words = status.iter().filter(|word| !word.is_empty()).map(|word| word.len() + 1);
+    let fields = headers.iter().skip(count).map(|(name, value)| name.len() + value.len() + 4);
+    FIRST.len() + 4 + words.sum::<usize>() + fields.sum::<usize>()
+}
+
+/// What stands behind the version, and how many headers say it: a status and what it means, where they come first.
+fn status(headers: &Headers) -> ([&[u8]; 2], usize) {
+    let mut all = headers.iter();
+    match (all.next(), all.next()) {
+        (Some((STATUS, code)), Some((DESCRIPTION, words))) if is_code(code) => ([code, words], 2),
+        (Some((STATUS, code)), _) if is_code(code) => ([code, b""], 1),
+        _ => ([b"", b""], 0),
+    }
+}
+
+fn is_code(code: &[u8]) -> bool {
+    code.len() == 3 && code.iter().all(u8::is_ascii_digit)
+}
+
+/// A header block as clients of NATS write it.
+#[must_use]
+pub fn header_block(headers: &Headers) -> Vec<u8> {
+    let mut out = BytesMut::with_capacity(size(headers));
+    put(&mut out, headers);
+    out.into()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What a client is sent: answers in their order, and the messages of its mailbox.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use proto::Topic;
-use proto::publish::Message;
+use proto::publish::{Headers, Message};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
@@ -16,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::headers;
 use super::session::Pings;
-use crate::broker::{Item, Mailbox};
+use crate::broker::{ACKNOWLEDGE, Item, Mailbox, STREAM_TOPIC};
 
 /// How long one write may take. A client that reads nothing for so long is let go.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -223,30 +224,44 @@ async fn messages(
 
 /// The line of a message, and its headers.
 fn begin(out: &mut BytesMut, sid: &[u8], message: &Message) {
-    let with_headers = !message.headers.is_empty();
+    let (topic, headers) = shown(message);
+    let with_headers = !headers.is_empty();
     out.extend_from_slice(if with_headers { b"HMSG " } else { b"MSG " });
-    out.extend_from_slice(message.topic.bytes());
+    out.extend_from_slice(&topic);
     out.extend_from_slice(b" ");
     out.extend_from_slice(sid);
     if let Some(reply) = &message.reply {
         out.extend_from_slice(b" ");
         out.extend_from_slice(reply.bytes());
     }
-    let head = if with_headers { headers::size(&message.headers) } else { 0 };
+    let head = if with_headers { headers::size(&headers) } else { 0 };
     // Writing to memory does not fail.
     let _ = match with_headers {
         true => write!(out, " {head} {}\r\n", head + message.payload.len()),
         false => write!(out, " {}\r\n", message.payload.len()),
     };
     if with_headers {
-        headers::put(out, &message.headers);
+        headers::put(out, &headers);
     }
+}
+
+/// The topic and the headers that are written. What a stream gives to who asked goes to the address that was
+/// named by the question, and says in its first header which topic it was published to; that is what the client
+/// is to see.
+fn shown(message: &Message) -> (Bytes, Cow<'_, Headers>) {
+    let given = message.reply.as_ref().is_some_and(|to| to.bytes().starts_with(ACKNOWLEDGE));
+    if given {
+        let mut all = message.headers.iter();
+        if let Some((STREAM_TOPIC, topic)) = all.next() {
+            let rest = Headers::of(all).unwrap_or_default();
+            return (Bytes::copy_from_slice(topic), Cow::Owned(rest));
+        }
+    }
+    (message.topic.bytes().clone(), Cow::Borrowed(&message.headers))
 }
 
 #[cfg(test)]
 mod tests {
-    use proto::publish::Headers;
-
     use super::*;
 
     #[test]
@@ -267,6 +282,26 @@ mod tests {
         message.reply = Some(Topic::new("r").unwrap());
         message.headers = Headers::of([("X", &b"1"[..])]).unwrap();
         assert_eq!(written(&message), "HMSG a.b 7 r 18 20\r\nNATS/1.0\r\nX: 1\r\n\r\n");
+
+        // Of a stream, with the topic it was published to; from anybody else that header is one like others.
+        let pairs = [(STREAM_TOPIC, &b"orders.new"[..]), ("X", b"1")];
+        message.headers = Headers::of(pairs).unwrap();
+        assert!(written(&message).starts_with("HMSG a.b 7 r "));
+        message.reply = Some(Topic::new("$JS.ACK.s.c.1.1.1.1.0").unwrap());
+        let given = "HMSG orders.new 7 $JS.ACK.s.c.1.1.1.1.0 18 20\r\nNATS/1.0\r\nX: 1\r\n\r\n";
+        assert_eq!(written(&message), given);
+        message.headers = Headers::of([pairs[0]]).unwrap();
+        assert_eq!(written(&message), "MSG orders.new 7 $JS.ACK.s.c.1.1.1.1.0 2\r\n");
+        // What became of a question stands in the first line.
+        message.reply = None;
+        message.headers = Headers::of([
+            (crate::broker::STATUS, &b"404"[..]),
+            (crate::broker::DESCRIPTION, b"No Messages"),
+            ("X", b"1"),
+        ])
+        .unwrap();
+        let told = "HMSG a.b 7 34 36\r\nNATS/1.0 404 No Messages\r\nX: 1\r\n\r\n";
+        assert_eq!(written(&message), told);
     }
 
     #[test]
