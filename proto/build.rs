@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 16] = [
+const FILES: [&str; 17] = [
     "broker.proto",
     "registry.proto",
     "router.proto",
@@ -18,6 +18,7 @@ const FILES: [&str; 16] = [
     "store.proto",
     "auth.proto",
     "v3_broker.proto",
+    "v3_events.proto",
     "v3_registry.proto",
     "v3_router.proto",
     "v3_network.proto",

@@ -13,6 +13,7 @@ mod intercept;
 mod labels;
 mod read;
 mod rules;
+mod streams;
 mod subscribe;
 mod topics;
 mod wait;
@@ -159,6 +160,8 @@ fn routes(node: Arc<Node>) -> Router {
         .route("/v1/rules-history/{*name}", get(rules::history))
         .route("/v1/labels", get(labels::list).post(labels::change))
         .route("/v1/backends", get(backends::backends))
+        .route("/v1/streams", get(streams::list))
+        .route("/v1/streams/{name}", get(streams::consumers))
         .route("/v1/topics", get(topics::list))
         .route("/v1/publish", post(topics::publish))
         .route("/v1/subscribe", post(subscribe::subscribe))

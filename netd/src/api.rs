@@ -10,6 +10,7 @@ mod intercept;
 mod labels;
 mod rules;
 mod services;
+mod streams;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub use rules::{
     Applied, ApplyRequest, RuleWarning, Rules, RulesChange, RulesItem, Why, WhyOutcome, WhyRequest,
 };
 pub use services::{Endpoint, RouteItem, Service, ServiceItem, ServiceVersion, Shape};
+pub use streams::{ConsumerItem, StreamItem};
 pub use topics::{
     PublishRequest, Published, SubscribeRequest, Subscribed, TopicItem, TopicMessage, TopicRequest,
 };

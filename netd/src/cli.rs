@@ -30,6 +30,7 @@ pub mod serve;
 pub mod services;
 pub mod status;
 pub mod stream;
+pub mod streams;
 pub mod subscribe;
 pub mod topics;
 pub mod trace;
@@ -176,6 +177,8 @@ enum Command {
     Registry(registry::RegistryCommand),
     /// Which nodes want to hear of which topics.
     Topics,
+    /// Topics that are kept, and who is given their messages.
+    Streams(streams::StreamsArgs),
     /// Publish one message to a topic.
     Publish(topics::PublishArgs),
     /// Print the messages of topics as they come.
@@ -247,6 +250,7 @@ fn run(command: Command, global: &Global) -> Result<Exit, Problem> {
         Command::Rules(command) => block(rules::run(command, global)),
         Command::Registry(command) => block(registry::run(command, global)),
         Command::Topics => block(topics::list(global)),
+        Command::Streams(args) => block(streams::run(args, global)),
         Command::Subscribe(args) => block(subscribe::subscribe(args, global)),
         Command::Request(args) => block(subscribe::request(args, global)),
         Command::Publish(args) => block(topics::publish(args, global)),

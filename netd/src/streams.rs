@@ -4,7 +4,7 @@
 //! publisher   topic ──▶ stream  store, fsync ──▶ {"stream":"orders","seq":17} to who asked for an answer
 //! consumer    asks $JS.API.CONSUMER.MSG.NEXT… ──▶ deliver ──▶ message ──▶ +ACK to $JS.ACK…
 //!
-//! record ─ segment ─ log      messages on disk                consumer ─ pull    who is given what, pure
+//! segment ─ log               messages on disk                consumer ─ pull    who is given what, pure
 //! saved                       consumers on disk               ids                what was stored of late
 //! stream ─ held ─ ask         one stream: its turns           interests ─ api    topics and shapes of questions
 //! directory                   what nodes are asked of all streams
@@ -22,7 +22,6 @@ pub mod ids;
 pub mod interests;
 pub mod log;
 mod pull;
-pub mod record;
 pub mod saved;
 pub mod segment;
 mod stream;
@@ -39,6 +38,7 @@ use proxy::{Broker, Published};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+pub use self::directory::ask;
 use self::stream::Stream;
 use crate::config;
 use crate::error::Problem;
@@ -143,7 +143,10 @@ pub fn start(
             let what = format!("the stream {name} cannot be opened");
             Problem::new("M5004", crate::error::Exit::Failed, what)
                 .why(format!("{}: {error}", parts.dir.join(&name).display()))
-                .attempt("micro config path", "remove [broker.stream] there, or make room on the disk")
+                .attempt(
+                    "micro config path",
+                    "remove [broker.stream] there, or make room on the disk",
+                )
         };
         let opened = Stream::open(config.clone(), broker, &parts.dir, parts.counts.clone());
         let stream = opened.map_err(|error| failed(&error))?;

@@ -16,6 +16,7 @@
 //! | [`open`], [`head`], [`exchange`], [`fault`], [`credit`] | a call: its first bytes, its frames, its failure, its flow |
 //! | [`client_hello`] | the first words of TLS: which server a client wants |
 //! | [`topic`], [`publish`] | topics, their patterns, and messages on their way |
+//! | [`stored`] | messages on a disk |
 //! | [`micro`] | protobuf of the go-micro faces |
 //! | [`wire`], [`varint`] | the two codecs under all of it |
 
@@ -39,6 +40,7 @@ pub mod record;
 pub mod rule;
 pub mod selector;
 pub mod sign;
+pub mod stored;
 pub mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -26,6 +26,11 @@ package!(
     "go.micro.broker"
 );
 package!(
+    /// `events` of micro v3: messages that are kept until they are acknowledged.
+    events,
+    "events"
+);
+package!(
     /// `go.micro.registry`: who serves what, and where.
     registry,
     "go.micro.registry"

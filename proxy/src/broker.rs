@@ -52,6 +52,8 @@ pub const STREAM_TOPIC: &str = "Micro-Stream-Topic";
 pub const STATUS: &str = "Status";
 /// See [`STATUS`].
 pub const DESCRIPTION: &str = "Description";
+/// What the queue group begins with in which a stream takes what it keeps; its name follows.
+pub const STREAM_GROUP: &str = "_stream.";
 /// What the address begins with at which a stream hears what became of a message.
 pub(crate) const ACKNOWLEDGE: &[u8] = b"$JS.ACK.";
 
@@ -184,7 +186,7 @@ impl Broker {
         let (here, groups) = shared.local.lock().wanted(&message, None, except);
         let legs = {
             let routes = shared.routes.load();
-            let also = shared.replies.lock().origin(&message.namespace, &message.topic);
+            let also = shared.origin(&routes, &message);
             let now = shared.now();
             let (namespace, topic) = (&message.namespace, &message.topic);
             shared.planner.lock().plan(&routes, namespace, topic, &groups, also, now)
@@ -234,6 +236,19 @@ impl Broker {
         Box::pin(self.send(legs, &message, tries + 1)).await;
     }
 
+    /// The stream that keeps what is published to a topic, where one of the network does.
+    #[must_use]
+    pub fn keeper(&self, topic: &Topic) -> Option<String> {
+        let routes = self.0.routes.load();
+        let mut found = None;
+        routes.topics().matches("", topic, |wanted| {
+            let groups = wanted.iter().filter_map(|wants| wants.group.as_ref());
+            let mut streams = groups.filter_map(|group| group.as_str().strip_prefix(STREAM_GROUP));
+            found = found.take().or_else(|| streams.next().map(ToOwned::to_owned));
+        });
+        found
+    }
+
     /// Waits until what programs here want has changed, and gives what has: how many subscribers
     /// each of these has now. For one task: what was given is not given again.
     pub async fn changes(&self) -> Vec<(Interest, u32)> {
@@ -252,6 +267,22 @@ impl Shared {
     fn now(&self) -> Time {
         let micros = self.began.elapsed().as_micros();
         Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    /// Where an answer goes besides those of whom it is known that they wait for it. Once that is known of who
+    /// asked, it decides: who has gone since waits no more.
+    fn origin(&self, routes: &router::Routes, message: &Message) -> Option<NodeId> {
+        let (namespace, topic) = (&message.namespace, &message.topic);
+        let origin = self.replies.lock().origin(namespace, topic)?;
+        let mut known = false;
+        routes.topics().matches(namespace, topic, |wanted| {
+            known = known || wanted.iter().any(|wants| wants.node == origin);
+        });
+        if known {
+            self.replies.lock().forget(namespace, topic);
+            return None;
+        }
+        Some(origin)
     }
 
     /// Which life of this node others know.

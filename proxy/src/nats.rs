@@ -27,7 +27,7 @@ use crate::metrics::Turned;
 use crate::proxy::Shared;
 use crate::socket;
 
-pub use headers::header_block;
+pub use headers::{header_block, headers_of};
 pub use login::{KeyError, Login, user_key, user_text};
 pub use parse::{Command, ParseError, Parser};
 

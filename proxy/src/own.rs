@@ -20,6 +20,7 @@ mod codec;
 mod debug;
 mod dispatch;
 pub mod etcd;
+mod events;
 mod failure;
 mod health;
 mod logs;

@@ -77,7 +77,10 @@ fn what_is_published_on_one_node_is_kept_on_another_and_consumed_on_a_third() {
     let lines = run(&lab, Host::Us, &["publish", "orders.new", "0", "1000"]);
     let all = stored(&lines);
     assert_eq!(all.len(), 1000, "{:?}", lines.last());
-    assert_eq!(all.values().copied().collect::<std::collections::BTreeSet<_>>(), (1..=1000).collect());
+    assert_eq!(
+        all.values().copied().collect::<std::collections::BTreeSet<_>>(),
+        (1..=1000).collect()
+    );
 
     // Two programs share one consumer, on two nodes; what one leaves, the next gets.
     let some = messages(&run(&lab, Host::Laptop, &["consume", "orders", "audit", "300", "ack"]));
@@ -157,7 +160,8 @@ fn a_full_disk_refuses_and_stores_again_when_there_is_room() {
     }
     let _mount = Unmount(at.clone());
     let file = lab.dir().join("keeper.toml");
-    std::fs::write(&file, STREAM.replace("16MiB", "1GiB")).expect("the lab's directory is writable");
+    std::fs::write(&file, STREAM.replace("16MiB", "1GiB"))
+        .expect("the lab's directory is writable");
     let more = vec!["--config".to_owned(), file.display().to_string()];
     let options = Options { more, state: Some(state.clone()), ..Options::default() };
     let kept = Node::up_with(&lab, Host::Eu, &micro, None, options);

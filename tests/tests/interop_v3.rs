@@ -119,3 +119,69 @@ fn records_of_v3_outlive_a_node_that_is_killed() {
         assert!(std::time::Instant::now() < expired, "it is still there");
     }
 }
+
+#[test]
+fn events_of_v3_are_kept_and_come_again_until_they_are_acknowledged() {
+    const TOPIC: &str = "orders";
+    let Some((lab, micro)) = ready() else { return };
+    let file = lab.dir().join("streams.toml");
+    std::fs::write(&file, "[broker.stream.events]\ntopics = \"orders\"\n").expect("writable");
+    let more = vec!["--config".to_owned(), file.display().to_string()];
+    let eu = Node::up_with(&lab, Host::Eu, &micro, None, Options { more, ..Options::default() });
+    let us = Node::up(&lab, Host::Us, &micro, Some(&eu.invite()));
+    us.wait_wanted(TOPIC, 1);
+    let emitted = ask(&lab, Host::Us, &["emit", TOPIC, "0", "1", "2"]);
+    assert_eq!(emitted, json!({ "emitted": 3 }));
+    let kept = ask(&lab, Host::Us, &["events", TOPIC, "2", "1"]);
+    assert_eq!(kept["bodies"], json!(["1", "2"]), "{kept}");
+
+    let consume = |args: &[&str]| {
+        let args = [&["consume", TOPIC], args].concat();
+        Process::start("micro v3 consumer", &mut program(&lab, Host::Us, &args))
+    };
+    let bodies = |process: &Process| -> Vec<String> {
+        let events =
+            process.lines().into_iter().filter_map(|line| serde_json::from_str(&line).ok());
+        events.filter_map(|event: Value| event["body"].as_str().map(ToOwned::to_owned)).collect()
+    };
+    let wait = |process: &Process, body: &str, from: usize| {
+        let wanted = format!("\"body\":\"{body}\"");
+        process.wait_line(from, body, PATIENCE, |line| line.contains(&wanted))
+    };
+    // Refused, an event comes again; to another member of its group when this one has gone.
+    let refuses = consume(&["audit", "nack", "3600"]);
+    wait(&refuses, "0", 0);
+    wait(&refuses, "2", 0);
+    let first: Value = serde_json::from_str(&refuses.lines()[0]).expect("an event");
+    assert_eq!(
+        (&first["topic"], &first["metadata"]["X-lower-Case"]),
+        (&json!(TOPIC), &json!("kept"))
+    );
+    let (again, _) = wait(&refuses, "0", 0);
+    wait(&refuses, "0", again + 1);
+    drop(refuses);
+    let takes = consume(&["audit", "ack"]);
+    for body in ["0", "1", "2"] {
+        wait(&takes, body, 0);
+    }
+    ask(&lab, Host::Us, &["emit", TOPIC, "3"]);
+    wait(&takes, "3", 0);
+    drop(takes);
+    let rest = consume(&["audit", "ack"]);
+    ask(&lab, Host::Us, &["emit", TOPIC, "4"]);
+    wait(&rest, "4", 0);
+    assert_eq!(bodies(&rest).last().map(String::as_str), Some("4"));
+
+    // What no stream keeps is refused, and says what would keep it.
+    let refused = ask(&lab, Host::Us, &["emit", "nothing", "0"]);
+    let why = refused["error"].as_str().unwrap_or_default();
+    assert!(why.contains("no stream keeps nothing") && why.contains("broker.stream"), "{refused}");
+    let listed = us.json(&["streams"]);
+    assert_eq!(
+        (&listed["items"][0]["messages"], &listed["items"][0]["nodes"]),
+        (&json!(5), &json!(["eu"]))
+    );
+    let consumers = us.json(&["streams", "events"]);
+    assert_eq!(consumers["items"][0]["durable"], true, "{consumers}");
+    assert_eq!(us.cli(&["streams", "none"]).code, Some(4), "M1209");
+}

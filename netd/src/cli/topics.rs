@@ -59,7 +59,9 @@ pub async fn list(global: &Global) -> Result<Exit, Problem> {
             one.namespace,
         ]
     };
-    let rows = all.into_iter().map(row).collect();
+    // What streams are asked at is in `micro streams`.
+    let shown = all.into_iter().filter(|one| !one.pattern.starts_with("$JS."));
+    let rows = shown.map(row).collect();
     let empty = "nobody subscribes to anything".to_owned();
     global.output().list(Listing { kind: "TopicList", items, columns: COLUMNS, rows, empty })?;
     Ok(Exit::Done)

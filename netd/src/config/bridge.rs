@@ -176,9 +176,8 @@ fn one(table: &Written) -> Result<Bridge, Wrong> {
         return Err((table.at.clone(), why.to_owned()));
     }
     for (one, other) in publish.iter().flat_map(|one| subscribe.iter().map(move |two| (one, two))) {
-        if one.queue.is_some()
-            && one.queue == other.queue
-            && overlap(&one.pattern, &other.pattern) {
+        if one.queue.is_some() && one.queue == other.queue && overlap(&one.pattern, &other.pattern)
+        {
             let why = "a queue group is shared in one direction: what came from NATS would be handed \
                        to the bridge again, and to nobody else";
             return Err((take.cell("subscribe").and_then(|cell| cell.at.clone()), why.to_owned()));

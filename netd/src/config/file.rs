@@ -9,8 +9,8 @@ use toml::Spanned;
 
 use super::backend::{self, BackendTable};
 use super::bridge::{self, BridgeTable};
-use super::stream::{self, StreamTable};
 use super::layers::{Layer, Origin};
+use super::stream::{self, StreamTable};
 use super::values::Raw;
 use crate::error::{Excerpt, Exit, Problem};
 

@@ -40,9 +40,28 @@ pub fn show(bytes: u64) -> String {
     binary.map_or_else(|| format!("{bytes}B"), |(name, unit)| format!("{}{name}", bytes / unit))
 }
 
+/// A size for people, with three digits or fewer before its unit: `1.4 MiB`.
+#[must_use]
+pub fn about(bytes: u64) -> String {
+    let unit = UNITS[..4].iter().rev().find(|(_, unit)| bytes >= *unit);
+    match unit {
+        // Of a size nobody counts the last digits.
+        Some((name, unit)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn people_read_one_digit_behind_the_dot() {
+        let all = [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 30, "5.0 GiB")];
+        for (bytes, text) in all {
+            assert_eq!(about(bytes), text);
+        }
+    }
 
     #[test]
     fn sizes_are_read_and_shown() {
@@ -54,6 +73,9 @@ mod tests {
         for text in ["", "MiB", "1.5GiB", "-1", "1XB", "99999999999TiB"] {
             assert!(parse(text).is_err(), "{text}");
         }
-        assert_eq!((show(1 << 30), show(1536), show(0)), ("1GiB".into(), "1536B".into(), "0B".into()));
+        assert_eq!(
+            (show(1 << 30), show(1536), show(0)),
+            ("1GiB".into(), "1536B".into(), "0B".into())
+        );
     }
 }

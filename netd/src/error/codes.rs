@@ -144,6 +144,12 @@ pub const CODES: &[Explained] = &[
         "micro topics lists who wants what; topics are case sensitive",
     ),
     one(
+        "M1209",
+        "no such stream",
+        "no node of the network keeps a stream of this name",
+        "micro streams lists those that there are",
+    ),
+    one(
         "M1305",
         "overloaded",
         "all calls that may be in flight at once are: max_inflight of the node, or of the instance",

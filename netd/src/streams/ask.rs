@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use data_encoding::BASE64;
 use proto::publish::{Headers, Message};
+use proto::stored::Record;
 use proto::topic::{Topic, TopicPattern};
 use proxy::broker::Item;
 
@@ -14,7 +15,6 @@ use super::consumer::{Position, Progress, Word};
 use super::held::Held;
 use super::interests::{Question, question};
 use super::pull::{Pull, Status};
-use super::record::Record;
 use super::saved::Made;
 use super::stream::{READ_BYTES, Stream, now};
 use crate::config::bridge::is_plain;
@@ -86,9 +86,10 @@ impl Stream {
             Question::DeleteConsumer(name) => {
                 api::answer("consumer_delete", self.delete(name).await)
             }
-            Question::Consumers { names: true } => {
-                api::answer("consumer_names", self.consumers(payload, PAGE.0, |_, name, _| name.into()))
-            }
+            Question::Consumers { names: true } => api::answer(
+                "consumer_names",
+                self.consumers(payload, PAGE.0, |_, name, _| name.into()),
+            ),
             Question::Consumers { names: false } => {
                 let info = |stream: &Self, name: &str, held: &Held| {
                     serde_json::to_value(stream.consumer_info(name, held)).unwrap_or_default()
@@ -157,7 +158,8 @@ impl Stream {
             self.config.topics.iter().any(|topic| covers(topic.as_str(), subject))
         };
         if !asked.subjects.iter().all(kept) {
-            let why = "stream name already in use with a different configuration: its node's decides";
+            let why =
+                "stream name already in use with a different configuration: its node's decides";
             return Err(Refusal::new(400, 10_058, why));
         }
         self.info()
@@ -172,8 +174,11 @@ impl Stream {
             keep: u64,
         }
         let asked: Asked = api::read(payload)?;
-        if asked.filter.is_some_and(|filter| !filter.is_empty()) || asked.seq > 0 || asked.keep > 0 {
-            return Err(Refusal::bad("a stream is purged whole: filter, seq and keep are not offered"));
+        if asked.filter.is_some_and(|filter| !filter.is_empty()) || asked.seq > 0 || asked.keep > 0
+        {
+            return Err(Refusal::bad(
+                "a stream is purged whole: filter, seq and keep are not offered",
+            ));
         }
         let purged = self.log.purge().map_err(failed)?;
         let first = self.log.numbers().0;
@@ -243,9 +248,10 @@ impl Stream {
     fn create(&mut self, name: Option<&str>, payload: &[u8]) -> Result<ConsumerInfo, Refusal> {
         let CreateConsumer { mut config, action } = api::read(payload)?;
         let said = config.durable_name.clone().or_else(|| config.name.clone());
-        let name = name.map(ToOwned::to_owned).or(said).unwrap_or_else(|| {
-            data_encoding::HEXLOWER.encode(&tunnel::identity::random::<8>())
-        });
+        let name = name
+            .map(ToOwned::to_owned)
+            .or(said)
+            .unwrap_or_else(|| data_encoding::HEXLOWER.encode(&tunnel::identity::random::<8>()));
         if !is_plain(&name) || name.contains('.') {
             let why = "a consumer has 1 to 63 letters, digits, '-' and '_'";
             return Err(Refusal::bad(why));
@@ -385,8 +391,10 @@ impl Stream {
 
     async fn reply_status(&self, reply: Topic, (code, words): (&str, &str)) {
         let words = words.replace(['\r', '\n'], " ");
-        let pairs =
-            [(proxy::broker::STATUS, code.as_bytes()), (proxy::broker::DESCRIPTION, words.as_bytes())];
+        let pairs = [
+            (proxy::broker::STATUS, code.as_bytes()),
+            (proxy::broker::DESCRIPTION, words.as_bytes()),
+        ];
         let headers = Headers::of(pairs).unwrap_or_default();
         self.say(reply, None, headers, Bytes::new()).await;
     }

@@ -78,7 +78,8 @@ impl Directory {
             };
             let nodes = known.nodes.iter().map(called).collect::<Vec<_>>().join(", ");
             tracing::error!(
-                stream = name, nodes,
+                stream = name,
+                nodes,
                 "several nodes keep a stream of this name, each a part of its messages: rename all but one"
             );
             told.push(name);
@@ -101,13 +102,13 @@ impl Directory {
                 api::answer("stream_list", answer)
             }
         };
-        self.say(reply, None, payload).await;
+        say(&self.broker, reply, None, payload).await;
     }
 
     async fn infos(&self, page: Paged<Vec<String>>) -> Paged<List> {
         let mut infos = Vec::new();
         for name in page.page {
-            match self.ask(&format!("{API}STREAM.INFO.{name}")).await {
+            match ask(&self.broker, &format!("STREAM.INFO.{name}")).await {
                 Some(info) => infos.push(info),
                 // Of a node that cannot be reached now.
                 None => tracing::debug!(stream = name, "a stream does not say how it is"),
@@ -116,30 +117,34 @@ impl Directory {
         let Paged { total, offset, limit, .. } = page;
         Paged { total, offset, limit, page: List::Streams(infos) }
     }
+}
 
-    async fn ask(&self, topic: &str) -> Option<Value> {
-        let secret = tunnel::identity::random::<16>();
-        let inbox = format!("_INBOX.{}", data_encoding::HEXLOWER.encode(&secret));
-        let (topic, reply) = (Topic::new(topic.to_owned()).ok()?, Topic::new(inbox).ok()?);
-        let mailbox = Mailbox::new(Overflow::DropNewest);
-        let interest = proto::record::Interest {
-            namespace: "".into(),
-            pattern: reply.clone().into(),
-            group: None,
-        };
-        let _subscription = self.broker.subscribe(&mailbox, 0, interest).ok()?;
-        self.say(topic, Some(reply), Vec::new()).await;
-        let answered = tokio::time::timeout(PATIENCE, mailbox.take(1)).await.ok()?.ok()?;
-        serde_json::from_slice(&answered.first()?.message.payload).ok()
+/// Asks a stream, by what stands behind `$JS.API.` in the topic of the question; `None` where it does not answer.
+pub async fn ask(broker: &Broker, question: &str) -> Option<Value> {
+    let secret = tunnel::identity::random::<16>();
+    let inbox = format!("_INBOX.{}", data_encoding::HEXLOWER.encode(&secret));
+    let (topic, reply) = (Topic::new(format!("{API}{question}")).ok()?, Topic::new(inbox).ok()?);
+    let mailbox = Mailbox::new(Overflow::DropNewest);
+    let interest = proto::record::Interest {
+        namespace: "".into(),
+        pattern: reply.clone().into(),
+        group: None,
+    };
+    let _subscription = broker.subscribe(&mailbox, 0, interest).ok()?;
+    if say(broker, topic, Some(reply), Vec::new()).await == 0 {
+        return None;
     }
+    let answered = tokio::time::timeout(PATIENCE, mailbox.take(1)).await.ok()?.ok()?;
+    serde_json::from_slice(&answered.first()?.message.payload).ok()
+}
 
-    async fn say(&self, topic: Topic, reply: Option<Topic>, payload: Vec<u8>) {
-        let (namespace, headers) = ("".into(), Headers::default());
-        let message = Message { namespace, topic, reply, headers, payload: payload.into() };
-        if let Err(error) = self.broker.publish(message, None).await {
-            tracing::debug!(%error, "an answer is not sent");
-        }
-    }
+async fn say(broker: &Broker, topic: Topic, reply: Option<Topic>, payload: Vec<u8>) -> usize {
+    let (namespace, headers) = ("".into(), Headers::default());
+    let message = Message { namespace, topic, reply, headers, payload: payload.into() };
+    broker.publish(message, None).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, "an answer is not sent");
+        0
+    })
 }
 
 /// Names of the streams that are asked for.
@@ -185,6 +190,10 @@ struct Limits {
     max_storage: i64,
     max_streams: i64,
     max_consumers: i64,
+    max_ack_pending: i64,
+    memory_max_stream_bytes: i64,
+    storage_max_stream_bytes: i64,
+    max_bytes_required: bool,
 }
 
 #[derive(Serialize)]
@@ -200,7 +209,16 @@ impl Account {
             storage: 0,
             streams,
             consumers: 0,
-            limits: Limits { max_memory: 0, max_storage: -1, max_streams: -1, max_consumers: -1 },
+            limits: Limits {
+                max_memory: 0,
+                max_storage: -1,
+                max_streams: -1,
+                max_consumers: -1,
+                max_ack_pending: -1,
+                memory_max_stream_bytes: -1,
+                storage_max_stream_bytes: -1,
+                max_bytes_required: false,
+            },
             api: Api { total: 0, errors: 0 },
         }
     }
@@ -218,8 +236,9 @@ mod tests {
             nodes: Vec::new(),
             topics: vec![TopicPattern::new(topic.to_owned()).unwrap()],
         };
-        let all: std::collections::BTreeMap<_, _> =
-            [("a", "orders.>"), ("b", "jobs.*")].map(|(name, topic)| (name.into(), known(topic))).into();
+        let all: std::collections::BTreeMap<_, _> = [("a", "orders.>"), ("b", "jobs.*")]
+            .map(|(name, topic)| (name.into(), known(topic)))
+            .into();
         let names = |payload: &str| {
             let page = page(all.clone(), payload.as_bytes(), 1).unwrap();
             (page.total, page.page)

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::io;
 
 use proto::publish::Headers;
+use proto::stored::Record;
 use proto::topic::{Topic, TopicPattern};
 use proxy::broker::{DESCRIPTION, STATUS, STREAM_TOPIC};
 
 use super::api::Refusal;
 use super::consumer::{Consumer, Progress};
 use super::pull::{Pull, Status, Turn};
-use super::record::Record;
 use super::saved::{Made, Saved};
 use super::stream::{READ_BYTES, Stream, now};
 use super::{Fate, interests};
@@ -250,4 +250,3 @@ fn with_topic(record: &Record) -> Headers {
     // Room for it was left when the message was stored.
     Headers::of(std::iter::once(topic).chain(record.headers.iter())).unwrap_or_default()
 }
-

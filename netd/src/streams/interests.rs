@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use proto::NodeId;
 use proto::record::Interest;
 use proto::topic::{BadTopic, QueueGroup, TopicPattern};
+use proxy::broker::STREAM_GROUP as GROUP;
 use router::Routes;
 
 use crate::config::stream::Stream;
@@ -20,8 +21,6 @@ use crate::config::stream::Stream;
 pub(super) const API: &str = "$JS.API.";
 /// What words of consumers begin with.
 const ACK: &str = "$JS.ACK.";
-/// What the queue group of a stream begins with.
-const GROUP: &str = "_stream.";
 /// The queue group of nodes with streams.
 const ALL: &str = "_streams";
 /// Questions about one stream, with its name in place of `@`. No topic is one of two of them.
@@ -53,7 +52,8 @@ pub(super) fn of_messages(stream: &Stream) -> Vec<Interest> {
 
 /// What it is asked, and told by its consumers.
 pub(super) fn of_questions(name: &str) -> Result<Vec<Interest>, BadTopic> {
-    let questions = QUESTIONS.iter().map(|question| format!("{API}{}", question.replace('@', name)));
+    let questions =
+        QUESTIONS.iter().map(|question| format!("{API}{}", question.replace('@', name)));
     let all = questions.chain([format!("{ACK}{name}.>")]);
     all.map(|pattern| Ok(interest(TopicPattern::new(pattern)?, None))).collect()
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proto::publish::Headers;
+use proto::stored::{HEADER, Record};
 use proto::topic::Topic;
 
-use super::record::Record;
 pub use super::segment::Damage;
-use super::segment::{self, HEADER, Segment};
+use super::segment::{self, Segment};
 
 /// Files that a stream which is full has about.
 const FILES: u64 = 16;

@@ -1,11 +1,4 @@
-//! One file of a log: records one behind the other, and where each begins.
-//!
-//! ```text
-//! 0   MICROLOG    8 bytes
-//! 8   version     u32, 1
-//! 12  nothing     u32, 0
-//! 16  records
-//! ```
+//! One file of a log: records one behind the other ([`proto::stored`]), and where each begins.
 //!
 //! A file is named for the first number that it may hold. Its records are found by reading it once, when they are
 //! first asked for.
@@ -16,17 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
-
-use super::record::{self, Fault, MAX_RECORD, Record};
-
-/// Bytes before the records.
-pub(super) const HEADER: usize = 16;
-/// What a file begins with.
-const FIRST: [u8; HEADER] = *b"MICROLOG\x01\0\0\0\0\0\0\0";
-/// The longest file that is read: what a log writes, and one record more.
-pub(super) const MAX_FILE: u64 = 64 * 1024 * 1024 + MAX_RECORD as u64;
-/// In place of the offset of a record that is not there.
-const MISSING: u32 = u32::MAX;
+use proto::stored::{FIRST, HEADER, MAX_FILE, MISSING, Record, record, scan};
 
 /// What was not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,56 +20,6 @@ pub struct Damage {
     pub at: u64,
     /// Numbers of the messages that are lost: from, to.
     pub lost: (u64, u64),
-}
-
-/// What a file holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scan {
-    /// Where each record begins, by its number less the first; `u32::MAX` for one that is lost.
-    pub offsets: Vec<u32>,
-    /// Where the last one ends.
-    pub end: usize,
-    /// Where something else stood than a record, with the numbers that are lost by it: from, to.
-    pub damage: Vec<(usize, (u64, u64))>,
-    /// Bytes behind the last record which are none: one whose writer was stopped.
-    pub torn: usize,
-}
-
-/// Finds the records of a file whose numbers are `first` and above, and below `below`.
-#[must_use]
-pub fn scan(bytes: &[u8], first: u64, below: u64) -> Scan {
-    let mut found = Scan { end: HEADER.min(bytes.len()), ..Scan::default() };
-    let mut at = found.end;
-    if bytes.len() >= HEADER && bytes[..HEADER] != FIRST {
-        found.damage.push((0, (first, first)));
-    }
-    while at < bytes.len() {
-        let next = first + found.offsets.len() as u64;
-        let fits = |number: u64| (next..below).contains(&number);
-        match record::look(&bytes[at..]) {
-            Ok(look) if fits(look.number) && look.number - next < MAX_FILE => {
-                if look.number > next {
-                    found.damage.push((at, (next, look.number - 1)));
-                }
-                let count = usize::try_from(look.number - first).unwrap_or(usize::MAX);
-                found.offsets.resize(count, MISSING);
-                found.offsets.push(u32::try_from(at).unwrap_or(MISSING));
-                at += look.size;
-                found.end = at;
-            }
-            Ok(_) | Err(Fault::Cut | Fault::Damaged) => match record::seek(bytes, at + 1, next) {
-                // What is there has a number above, and is looked at next.
-                Some(behind) => at = behind,
-                None => break,
-            },
-        }
-    }
-    found.torn = bytes.len() - found.end;
-    // A header alone says nothing of numbers.
-    if let Some((0, lost)) = found.damage.first_mut() {
-        lost.1 = lost.0;
-    }
-    found
 }
 
 /// One file.

@@ -99,8 +99,7 @@ impl Stream {
         let questions = Mailbox::new(Overflow::DropNewest);
         let mut subscriptions = Vec::new();
         for interest in interests::of_messages(&config) {
-            subscriptions
-                .push(broker.subscribe(&messages, 0, interest).map_err(io::Error::other)?);
+            subscriptions.push(broker.subscribe(&messages, 0, interest).map_err(io::Error::other)?);
         }
         for interest in interests::of_questions(&config.name).map_err(io::Error::other)? {
             subscriptions

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 /// Addresses that are remembered; the oldest gives way.
 const MAX_REPLIES: usize = 16_384;
 /// For how long: by then the record has come.
-const KEPT: Duration = Duration::from_secs(60);
+const KEPT: Duration = Duration::from_secs(10);
 
 /// An address and its namespace.
 type Address = (Arc<str>, Topic);
@@ -37,6 +37,12 @@ impl Replies {
         {
             self.origins.remove(&oldest);
         }
+    }
+
+    /// It is known otherwise who waits there.
+    pub(super) fn forget(&mut self, namespace: &Arc<str>, topic: &Topic) {
+        // Its place in the order is passed over when it is the oldest.
+        self.origins.remove(&(Arc::clone(namespace), topic.clone()));
     }
 
     /// The node where somebody waits for messages of `topic`.
@@ -63,6 +69,8 @@ mod tests {
         }
         assert_eq!(replies.origin(&default, &topic(0)), None);
         assert_eq!(replies.origin(&default, &topic(1)), Some(node));
+        replies.forget(&default, &topic(2));
+        assert_eq!(replies.origin(&default, &topic(2)), None);
         tokio::time::advance(KEPT).await;
         assert_eq!(replies.origin(&default, &topic(1)), None);
     }

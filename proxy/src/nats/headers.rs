@@ -73,6 +73,14 @@ fn is_code(code: &[u8]) -> bool {
     code.len() == 3 && code.iter().all(u8::is_ascii_digit)
 }
 
+/// The fields of a block that clients of NATS wrote.
+///
+/// # Errors
+/// [`DecodeError`] when it is not such a block.
+pub fn headers_of(block: &[u8]) -> Result<Headers, DecodeError> {
+    read(block)
+}
+
 /// A header block as clients of NATS write it.
 #[must_use]
 pub fn header_block(headers: &Headers) -> Vec<u8> {

@@ -185,7 +185,10 @@ impl Dispatch {
         let mut messages = Messages::new(body, Arc::clone(&self.room));
         if method.is_client_streaming() {
             let permits = (permit, self.admit(&self.streams, own)?);
-            let stream = self.etcd.stream(method.name(), messages, codec.clone());
+            let stream = match service {
+                Service::Events => super::events::consume(self.broker.get(), messages),
+                _ => self.etcd.stream(method.name(), messages, codec.clone()),
+            };
             let until = lasts(own, given, Some(self.draining.subscribe()), permits);
             return Ok(answerer.many(codec, stream, until));
         }
@@ -209,6 +212,7 @@ impl Dispatch {
                     | Service::Network
                     | Service::Router
                     | Service::RouterV3
+                    | Service::Events
                     | Service::Store
                     | Service::Auth
                     | Service::Rules
@@ -234,6 +238,7 @@ impl Dispatch {
             Service::Network => self.network.call(call, message),
             Service::Router => self.router.call(method.parent_service().name(), call, message),
             Service::RouterV3 => self.router.call_v3(method.parent_service().name(), call, message),
+            Service::Events => super::events::call(self.broker.get(), call, message),
             Service::Store => super::store::call(self.store.as_ref(), call, message),
             Service::Auth => self.auth.call(method.parent_service().name(), call, message),
             Service::Rules => super::rules::call(self.rules.as_ref(), call, message),

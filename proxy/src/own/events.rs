@@ -37,6 +37,8 @@ const SLACK: Duration = Duration::from_secs(5);
 const READ: (u64, u64) = (25, 1000);
 /// Bytes of events in one answer.
 const ANSWER: usize = 2 << 20;
+/// Events given to one program that it has not acknowledged: more than a stream gives it at a time.
+const MAX_GIVEN: usize = 4096;
 /// How long the consumer of a program that is not in a group is kept without it.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -108,7 +110,12 @@ impl Asker {
         Ok(Self { broker: broker.clone(), inbox, mailbox, asked: 0, _held: held })
     }
 
-    async fn say(&mut self, topic: Topic, headers: Headers, payload: Bytes) -> Result<Topic, Failure> {
+    async fn say(
+        &mut self,
+        topic: Topic,
+        headers: Headers,
+        payload: Bytes,
+    ) -> Result<Topic, Failure> {
         self.asked += 1;
         let address = format!("{}.{}", self.inbox, self.asked);
         let reply = Topic::new(address).map_err(|why| failed(Kind::Internal, why))?;
@@ -122,7 +129,12 @@ impl Asker {
     }
 
     /// Asks, and waits for the answer; earlier ones that come late are passed over.
-    async fn ask(&mut self, topic: Topic, headers: Headers, payload: Bytes) -> Result<Value, Failure> {
+    async fn ask(
+        &mut self,
+        topic: Topic,
+        headers: Headers,
+        payload: Bytes,
+    ) -> Result<Value, Failure> {
         let reply = self.say(topic, headers, payload).await?;
         let answer = async {
             loop {
@@ -224,7 +236,9 @@ async fn read(broker: &Broker, ask: pb::ReadRequest) -> Result<Vec<pb::Event>, F
             continue;
         }
         let bytes = |name: &str| {
-            BASE64.decode(message[name].as_str().unwrap_or_default().as_bytes()).map_err(|_| broken())
+            BASE64
+                .decode(message[name].as_str().unwrap_or_default().as_bytes())
+                .map_err(|_| broken())
         };
         let headers = crate::nats::headers_of(&bytes("hdrs")?).map_err(|_| broken())?;
         let payload = bytes("data")?;
@@ -298,19 +312,18 @@ impl Consuming {
             "name": name,
             "ack_policy": "explicit",
             "filter_subject": topic.as_str(),
-            "max_deliver": if ask.retry_limit < 0 { -1 } else { ask.retry_limit.saturating_add(1) },
+            // Of a limit of retries the first time is none; without one it comes until it is acknowledged.
+            "max_deliver": if ask.retry_limit > 0 { ask.retry_limit.saturating_add(1) } else { -1 },
             "deliver_policy": "new",
         });
-        if ask.retry_limit == 0 {
-            config["max_deliver"] = json!(-1);
-        }
         if ask.ack_wait > 0 {
             config["ack_wait"] = json!(ask.ack_wait);
         }
         if ask.offset > 0 {
-            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(ask.offset.unsigned_abs());
+            let time = jiff::Timestamp::from_second(ask.offset);
+            let time = time.map_err(|why| failed(Kind::BadRequest, format!("offset: {why}")))?;
             config["deliver_policy"] = json!("by_start_time");
-            config["opt_start_time"] = json!(httpdate(time));
+            config["opt_start_time"] = json!(time.to_string());
         }
         if ask.group.is_empty() {
             config["inactive_threshold"] = json!(IDLE.as_nanos() as u64);
@@ -344,7 +357,7 @@ impl Consuming {
     /// The next event; `None` when the program has gone.
     async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         if let Some(last) = self.last.take() {
-            self.acknowledge(last, b"+ACK").await;
+            acknowledge(self.asker.broker.clone(), last, b"+ACK").await;
         }
         loop {
             if let Some(message) = self.come.pop_front() {
@@ -410,6 +423,10 @@ impl Consuming {
             if self.auto_ack {
                 self.last = Some(reply);
             } else {
+                if self.given.len() >= MAX_GIVEN {
+                    // What is not acknowledged comes again.
+                    self.given.clear();
+                }
                 self.given.insert(event.id.clone(), reply);
             }
         }
@@ -419,17 +436,17 @@ impl Consuming {
     async fn hear(&mut self, said: pb::AckRequest) {
         if let Some(address) = self.given.remove(&said.id) {
             let word: &[u8] = if said.success { b"+ACK" } else { b"-NAK" };
-            self.acknowledge(address, word).await;
+            acknowledge(self.asker.broker.clone(), address, word).await;
         }
     }
+}
 
-    async fn acknowledge(&self, topic: Topic, word: &'static [u8]) {
-        let (namespace, headers) = ("".into(), Headers::default());
-        let payload = Bytes::from_static(word);
-        let message = Message { namespace, topic, reply: None, headers, payload };
-        // Lost, the event comes again.
-        let _ = self.asker.broker.publish(message, None).await;
-    }
+/// Tells a stream what became of an event. Lost, the event comes again.
+async fn acknowledge(broker: Broker, topic: Topic, word: &'static [u8]) {
+    let (namespace, headers) = ("".into(), Headers::default());
+    let payload = Bytes::from_static(word);
+    let message = Message { namespace, topic, reply: None, headers, payload };
+    let _ = broker.publish(message, None).await;
 }
 
 /// The name of a consumer: that of the group with its topic, or one of its own.
@@ -438,22 +455,40 @@ fn name(group: &str, topic: &Topic) -> String {
         return HEXLOWER.encode(&tunnel::identity::random::<8>());
     }
     let text = format!("{group} {topic}");
-    let plain: String =
-        group.chars().filter(char::is_ascii_alphanumeric).take(24).collect();
+    let plain: String = group.chars().filter(char::is_ascii_alphanumeric).take(24).collect();
     // Two that look alike have two names.
     let sum = blake3::hash(text.as_bytes());
     format!("{plain}-{}", HEXLOWER.encode(&sum.as_bytes()[..8]))
 }
 
-/// RFC 3339, which streams read.
-fn httpdate(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (days, rest) = (since / 86_400, since % 86_400);
-    let (year, month, day) = civil(days);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        rest / 3600,
-        rest / 60 % 60,
-        rest % 60
-    )
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_has_one_consumer_a_topic_and_who_is_in_none_has_its_own() {
+        let topic = |text: &'static str| Topic::new(text).unwrap();
+        assert_eq!(name("a b", &topic("x")), name("a b", &topic("x")));
+        assert_ne!(name("a b", &topic("x")), name("ab", &topic("x")));
+        assert_ne!(name("a b", &topic("x")), name("a b", &topic("y")));
+        assert_ne!(name("", &topic("x")), name("", &topic("x")));
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        assert!(name("ä.>* b/..", &topic("x")).chars().all(plain));
+    }
+
+    #[test]
+    fn an_event_is_what_was_published_by_whomever() {
+        let headers = Headers::of([
+            (STREAM_TOPIC, &b"orders.new"[..]),
+            (ID, b"i-1"),
+            (TIME, b"17"),
+            ("X-Case", b"Kept"),
+        ])
+        .unwrap();
+        let one = event("", &headers, Bytes::from_static(b"hi"), "5", 9);
+        assert_eq!((&*one.id, &*one.topic, one.timestamp), ("i-1", "orders.new", 17));
+        assert_eq!(one.metadata, [("X-Case".to_owned(), "Kept".to_owned())].into());
+        let other = event("orders.new", &Headers::default(), Bytes::new(), "5", 9);
+        assert_eq!((&*other.id, &*other.topic, other.timestamp), ("5", "orders.new", 9));
+    }
 }

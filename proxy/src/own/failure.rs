@@ -68,6 +68,11 @@ struct RpcStatus {
 }
 
 impl Failure {
+    /// Whether it is of this kind.
+    pub(super) fn is(&self, kind: Kind) -> bool {
+        self.of.as_ref().is_some_and(|(of, _)| *of == kind)
+    }
+
     /// As go-micro says it: the error as JSON in the message, and whole in the details.
     pub(super) fn new(service: &str, kind: Kind, detail: impl Into<String>) -> Self {
         let (code, status, text) = kind.row();

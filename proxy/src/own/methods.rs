@@ -19,6 +19,7 @@ pub(super) enum Service {
     RouterV3,
     Rules,
     Etcd,
+    Events,
     Store,
     Auth,
     Debug,
@@ -26,8 +27,10 @@ pub(super) enum Service {
 }
 
 /// Names of v3 with their structs and the methods of these.
-const OF_V3: [(&str, &str, &[&str]); 9] = [
+const OF_V3: [(&str, &str, &[&str]); 11] = [
     ("broker", "Broker", &["Publish", "Subscribe"]),
+    ("events", "Stream", &["Publish", "Consume"]),
+    ("events", "Store", &["Read", "Write"]),
     ("registry", "Registry", &["GetService", "Register", "Deregister", "ListServices", "Watch"]),
     ("router", "Router", &["Lookup", "Watch"]),
     ("router", "Table", &["Create", "Delete", "Update", "Read"]),
@@ -73,6 +76,7 @@ pub(super) fn find(
         "go.micro.router.Router" | "go.micro.router.Table" => Service::Router,
         "router.Router" | "router.Table" => Service::RouterV3,
         "go.micro.rules.Rules" => Service::Rules,
+        "events.Stream" | "events.Store" => Service::Events,
         "go.micro.store.Store" | "store.Store" => Service::Store,
         "go.micro.auth.Auth"
         | "go.micro.auth.Accounts"

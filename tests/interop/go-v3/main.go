@@ -7,12 +7,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/micro/micro/v3/service"
 	"github.com/micro/micro/v3/service/auth"
 	"github.com/micro/micro/v3/service/broker"
 	"github.com/micro/micro/v3/service/client"
+	"github.com/micro/micro/v3/service/events"
+	eventsclient "github.com/micro/micro/v3/service/events/client"
 	"github.com/micro/micro/v3/service/registry"
 	"github.com/micro/micro/v3/service/store"
 )
@@ -59,6 +62,26 @@ func do(args []string) (result, error) {
 		return result{"published": len(args) - 2}, nil
 	case "sub":
 		return result{}, sub(args[1], args[2:])
+	case "emit":
+		stream := eventsclient.NewStream()
+		for n, body := range args[2:] {
+			metadata := events.WithMetadata(map[string]string{"X-lower-Case": "kept"})
+			if err := stream.Publish(args[1], []byte(body), metadata); err != nil {
+				return result{"emitted": n}, err
+			}
+		}
+		return result{"emitted": len(args) - 2}, nil
+	case "consume":
+		return result{}, consume(args[1], args[2], args[3], args[4:])
+	case "events":
+		limit, _ := strconv.ParseInt(args[2], 10, 64)
+		offset, _ := strconv.ParseInt(args[3], 10, 64)
+		kept, err := eventsclient.NewStore().Read(args[1], events.ReadLimit(uint(limit)), events.ReadOffset(uint(offset)))
+		bodies := []string{}
+		for _, e := range kept {
+			bodies = append(bodies, string(e.Payload))
+		}
+		return result{"bodies": bodies}, err
 	case "get":
 		services, err := registry.DefaultRegistry.GetService(args[1])
 		return result{"services": services}, err
@@ -86,6 +109,39 @@ func do(args []string) (result, error) {
 		return result{}, store.Delete(args[1])
 	}
 	return nil, fmt.Errorf("what is %q?", args[0])
+}
+
+// consume prints each event of a topic as one JSON object, for ever. Of a group it says ack or nack; "auto" says nothing. It
+// begins with what was published since so many seconds, or with the next.
+func consume(topic, group, word string, since []string) error {
+	options := []events.ConsumeOption{events.WithGroup(group)}
+	if word != "auto" {
+		options = append(options, events.WithAutoAck(false, 2*time.Second))
+	}
+	if len(since) > 0 {
+		seconds, _ := strconv.Atoi(since[0])
+		options = append(options, events.WithOffset(time.Now().Add(-time.Duration(seconds)*time.Second)))
+	}
+	come, err := eventsclient.NewStream().Consume(topic, options...)
+	if err != nil {
+		return err
+	}
+	out := json.NewEncoder(os.Stdout)
+	for event := range come {
+		if err := out.Encode(result{"id": event.ID, "topic": event.Topic, "body": string(event.Payload), "metadata": event.Metadata}); err != nil {
+			return err
+		}
+		switch word {
+		case "ack":
+			err = event.Ack()
+		case "nack":
+			err = event.Nack()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("the stream has ended")
 }
 
 // sub prints each message of a topic as one JSON object, for ever.

@@ -25,7 +25,7 @@ use proxy::nats::{Command, ParseError, Parser};
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub(crate) const ALL: [(&str, Target); 22] = [
+pub(crate) const ALL: [(&str, Target); 23] = [
     ("client_hello", client_hello),
     ("consul", consul),
     ("credential", credential),
@@ -46,6 +46,7 @@ pub(crate) const ALL: [(&str, Target); 22] = [
     ("rules", rules),
     ("selector", selector),
     ("socks", socks),
+    ("stored", stored),
     ("ticket", ticket),
     ("topic", topic),
 ];
@@ -320,6 +321,31 @@ fn messages(side: Side, input: &[u8], size: usize) -> Option<Vec<Message>> {
         }
     }
     Some(all)
+}
+
+/// What is found in a file is what was written, and all else is told.
+fn stored(input: &[u8]) {
+    let Some((&few, file)) = input.split_first() else { return };
+    let (first, below) = (7, 7 + u64::from(few));
+    let found = proto::stored::scan(file, first, below);
+    assert_eq!(found.end + found.torn, file.len());
+    let mut after = 0;
+    for (number, &offset) in (first..below).zip(&found.offsets) {
+        if offset == proto::stored::MISSING {
+            let told = |(_, (from, to)): &(usize, (u64, u64))| (*from..=*to).contains(&number);
+            assert!(found.damage.iter().any(told), "{number} is lost and not told");
+            continue;
+        }
+        assert!(offset as usize >= after);
+        after = offset as usize;
+        if let Ok(record) = proto::stored::record::read(&file[after..]) {
+            assert_eq!(record.number, number);
+            let mut written = BytesMut::new();
+            record.put(&mut written);
+            assert_eq!(written, file[after..after + written.len()]);
+        }
+    }
+    assert!(found.offsets.len() as u64 <= below - first);
 }
 
 fn rules(input: &[u8]) {

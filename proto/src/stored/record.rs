@@ -15,8 +15,9 @@
 //! it are found again.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use proto::publish::{Headers, MAX_HEADERS, MAX_PAYLOAD};
-use proto::topic::{MAX_TOPIC, Topic};
+
+use crate::publish::{Headers, MAX_HEADERS, MAX_PAYLOAD};
+use crate::topic::{MAX_TOPIC, Topic};
 
 const MARKER: [u8; 4] = *b"MOGL";
 /// What stands before the number.
@@ -127,8 +128,7 @@ pub fn look(bytes: &[u8]) -> Result<Look, Fault> {
     let eight = |at: usize| whole[at..at + 8].try_into().map(u64::from_le_bytes);
     let (Ok(number), Ok(time)) = (eight(12), eight(20)) else { return Err(Fault::Damaged) };
     let topic = usize::from(u16::from_le_bytes([whole[28], whole[29]]));
-    let headers =
-        u32::from_le_bytes([whole[30], whole[31], whole[32], whole[33]]) as usize;
+    let headers = u32::from_le_bytes([whole[30], whole[31], whole[32], whole[33]]) as usize;
     if HEAD + topic + headers > size {
         return Err(Fault::Damaged);
     }
