@@ -11,10 +11,10 @@
 //! is refused. The broker of the network is [`proxy::Broker`], with bridges and without.
 
 mod carry;
-mod client;
+pub(crate) mod client;
 pub mod mark;
 pub mod names;
-mod words;
+pub(crate) mod words;
 
 use std::sync::Arc;
 
@@ -27,6 +27,7 @@ use proto::NetworkId;
 use proxy::{Broker, Published};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::carry::refused;
 use self::mark::Place;
 use crate::config::bridge::Bridge;
 
@@ -115,7 +116,9 @@ pub struct Parts {
 /// Starts the bridges of a node, each in a task of the runtime this runs on; they carry until the node
 /// takes nothing more of programs.
 pub fn start(bridges: &[Bridge], parts: &Parts, accepting: &CancellationToken) {
-    for bridge in bridges {
+    // One that carries nothing is there for streams.
+    let carry = |bridge: &&Bridge| !bridge.publish.is_empty() || !bridge.subscribe.is_empty();
+    for bridge in bridges.iter().filter(carry) {
         let carrier = carry::Carrier {
             bridge: bridge.clone(),
             broker: parts.broker.clone(),

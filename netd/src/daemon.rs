@@ -250,7 +250,7 @@ pub async fn start(
         broker: proxy.broker().clone(),
         routes: Arc::clone(&routes),
         network: member.network,
-        counts: bridged,
+        counts: bridged.clone(),
     };
     bridge::start(&settings.bridges, &parts, &accepting);
     let parts = streams::Parts {
@@ -258,8 +258,9 @@ pub async fn start(
         routes: Arc::clone(&routes),
         dir: member.state.path("streams"),
         counts: kept,
+        bridged,
     };
-    let streams = streams::start(&settings.streams, parts, &accepting)?;
+    let streams = streams::start(&settings.streams, &settings.bridges, parts, &accepting)?;
     data.spawn(Beats::keep(Arc::clone(&node), |beats| &beats.data));
 
     // What goes on beside the calls.

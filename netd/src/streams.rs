@@ -7,7 +7,9 @@
 //! segment ─ log               messages on disk                consumer ─ pull    who is given what, pure
 //! saved                       consumers on disk               ids                what was stored of late
 //! stream ─ held ─ ask         one stream: its turns           interests ─ api    topics and shapes of questions
+//! roster                      its consumers, by name
 //! directory                   what nodes are asked of all streams
+//! remote                      a stream that a server of NATS keeps: handed on as it is
 //! ```
 //!
 //! Questions and answers are those of JetStream, so that the libraries of NATS, in any language and on any node, have
@@ -22,6 +24,8 @@ pub mod ids;
 pub mod interests;
 pub mod log;
 mod pull;
+mod remote;
+mod roster;
 pub mod saved;
 pub mod segment;
 mod stream;
@@ -40,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::directory::ask;
 use self::stream::Stream;
+use crate::bridge;
 use crate::config;
 use crate::error::Problem;
 
@@ -48,6 +53,8 @@ use crate::error::Problem;
 pub enum Fate {
     /// It is on the disk.
     Stored,
+    /// Handed to the server that keeps it.
+    Handed,
     /// It was, already.
     Duplicate,
     /// It is not stored, and its publisher is told.
@@ -110,6 +117,8 @@ pub struct Parts {
     pub dir: PathBuf,
     /// What is counted.
     pub counts: Counts,
+    /// What is counted of the servers that keep some.
+    pub bridged: bridge::Counts,
 }
 
 /// The streams of a node that runs.
@@ -133,11 +142,24 @@ impl Running {
 /// M5004 for one that cannot be opened.
 pub fn start(
     streams: &[config::stream::Stream],
+    bridges: &[config::bridge::Bridge],
     parts: Parts,
     accepting: &CancellationToken,
 ) -> Result<Running, Problem> {
     let mut running = Vec::new();
     for config in streams {
+        let named = |bridge: &&config::bridge::Bridge| Some(&bridge.name) == config.bridge.as_ref();
+        if let Some(bridge) = bridges.iter().find(named) {
+            let remote = remote::Remote {
+                config: config.clone(),
+                bridge: bridge.clone(),
+                broker: parts.broker.clone(),
+                counts: parts.counts.clone(),
+                bridged: parts.bridged.clone(),
+            };
+            tokio::spawn(accepting.clone().run_until_cancelled_owned(remote.run()));
+            continue;
+        }
         let (name, broker) = (config.name.clone(), parts.broker.clone());
         let failed = |error: &dyn std::fmt::Display| {
             let what = format!("the stream {name} cannot be opened");

@@ -29,13 +29,21 @@ fn keeper<'a>(lab: &'a Lab, micro: &std::path::Path) -> Node<'a> {
 }
 
 fn client(lab: &Lab, host: Host, args: &[&str]) -> std::process::Command {
+    client_of(lab, host, NODE, args)
+}
+
+fn client_of(lab: &Lab, host: Host, at: &str, args: &[&str]) -> std::process::Command {
     let mut command = lab.command(host, programs::built("venv/bin/python"));
-    command.arg(programs::interop("python/streams.py")).arg(NODE).args(args);
+    command.arg(programs::interop("python/streams.py")).arg(at).args(args);
     command
 }
 
 fn run(lab: &Lab, host: Host, args: &[&str]) -> Vec<String> {
-    let ran = process::run(&mut client(lab, host, args), b"", PATIENCE * 2).ok("streams.py");
+    run_at(lab, host, NODE, args)
+}
+
+fn run_at(lab: &Lab, host: Host, at: &str, args: &[&str]) -> Vec<String> {
+    let ran = process::run(&mut client_of(lab, host, at, args), b"", PATIENCE * 2).ok("streams.py");
     ran.lines().map(ToOwned::to_owned).collect()
 }
 
@@ -215,6 +223,59 @@ fn a_bit_that_flips_is_reported_and_costs_one_message() {
     assert_eq!((seqs.len(), seqs[0], seqs[8]), (9, 1, 10), "{seqs:?}");
     let more = stored(&run(&lab, Host::Eu, &["publish", "orders.new", "10", "1"]));
     assert_eq!(more.get(&10), Some(&11));
+}
+
+#[test]
+fn a_server_of_nats_keeps_a_stream_for_the_network() {
+    const SERVER: &str = "10.77.3.2:4333";
+    let Some((lab, micro)) = ready() else { return };
+    let Some(program) = process::found("nats-server") else {
+        return tests::skip("needs nats-server: run tests/interop/setup.sh");
+    };
+    let store = lab.dir().join("jetstream").display().to_string();
+    let server = || {
+        let mut command = lab.command(Host::Us, &program);
+        let at = Host::Us.v4().to_string();
+        let started = Process::start(
+            "nats-server",
+            command.args(["-a", &at, "-p", "4333", "-js", "-sd", &store]),
+        );
+        started.wait_line(0, "it is ready", PATIENCE, |line| line.contains("Server is ready"));
+        started
+    };
+    assert_eq!(SERVER, format!("{}:4333", Host::Us.v4()));
+    let mut kept = server();
+    let file = lab.dir().join("keeper.toml");
+    let config =
+        format!("[broker.bridge.acme]\nurl = \"nats://{SERVER}\"\n{}bridge = \"acme\"\n", STREAM);
+    std::fs::write(&file, config).expect("the lab's directory is writable");
+    let more = vec!["--config".to_owned(), file.display().to_string()];
+    let eu = Node::up_with(&lab, Host::Eu, &micro, None, Options { more, ..Options::default() });
+    let (line, _) = eu.wait_said(0, "it is kept", |line| line.contains("is kept by a server"));
+    let laptop = Node::up(&lab, Host::Laptop, &micro, Some(&eu.invite()));
+    laptop.wait_wanted("orders.>", 1);
+
+    let all = stored(&run(&lab, Host::Laptop, &["publish", "orders.new", "0", "500"]));
+    assert_eq!(all.len(), 500);
+    let some = messages(&run(&lab, Host::Laptop, &["consume", "orders", "audit", "200", "ack"]));
+    assert_eq!((&some[0]["subject"], some[199]["seq"].as_u64()), (&"orders.new".into(), Some(200)));
+    assert_eq!(some[0]["headers"]["X-Case"], "Kept");
+    // It is a stream of that server as any.
+    let look = run_at(&lab, Host::Us, SERVER, &["look", "orders"]);
+    assert_eq!(look, run(&lab, Host::Laptop, &["look", "orders"]));
+
+    // Without its server the network has no such stream, and says so.
+    kept.kill9();
+    eu.wait_said(line + 1, "it says so", |line| line.contains("the stream has lost its server"));
+    laptop.wait_wanted("orders.>", 0);
+    let refused = run(&lab, Host::Laptop, &["publish", "orders.new", "500", "1"]);
+    assert!(refused[0].starts_with("refused 500 NoStreamResponseError"), "{refused:?}");
+    let _kept = server();
+    eu.wait_said(line + 1, "it is back", |line| line.contains("is kept by a server"));
+    laptop.wait_wanted("orders.>", 1);
+    let rest = messages(&run(&lab, Host::Laptop, &["consume", "orders", "audit", "300", "ack"]));
+    let seqs: Vec<_> = rest.iter().filter_map(|one| one["seq"].as_u64()).collect();
+    assert_eq!(seqs, (201..=500).collect::<Vec<_>>());
 }
 
 /// The file of this name below a directory.

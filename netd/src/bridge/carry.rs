@@ -17,7 +17,7 @@ use proxy::{Broker, Published};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::client::{self, Standing};
+use super::client::{self, Standing, gone};
 use super::mark::{self, Place, Stop};
 use super::names::{Names, Replies};
 use super::{Counts, Fate, Toward, words};
@@ -57,7 +57,7 @@ struct Shared {
 }
 
 /// A bridge that cannot be, for people.
-pub(super) fn refused(bridge: &Bridge, why: String) -> Problem {
+pub(crate) fn refused(bridge: &Bridge, why: String) -> Problem {
     Problem::new("M5003", Exit::Config, format!("the bridge {} cannot be", bridge.name))
         .why(why)
         .attempt("micro config check", "")
@@ -222,12 +222,6 @@ impl Carrier {
         all.push(answers.map_err(|why| failed(&why))?);
         Ok(all)
     }
-}
-
-/// Waits until there is no connection.
-async fn gone(standing: &mut watch::Receiver<Standing>) {
-    // Nobody to tell it: the client has ended.
-    let _ = standing.wait_for(|standing| !standing.connected).await;
 }
 
 /// From the network to NATS.

@@ -27,7 +27,7 @@ const PING: Duration = Duration::from_secs(10);
 
 /// How the connection stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(crate) struct Standing {
     /// There is one.
     pub connected: bool,
     /// How often there was a new one.
@@ -44,7 +44,7 @@ pub(super) struct Standing {
 ///
 /// # Errors
 /// M5003 when what it is to be let in with cannot be used.
-pub(super) async fn start(
+pub(crate) async fn start(
     bridge: &Bridge,
     counts: &Counts,
 ) -> Result<(Client, watch::Receiver<Standing>), Problem> {
@@ -108,6 +108,12 @@ fn options(bridge: &Bridge) -> Result<ConnectOptions, Problem> {
             options.add_client_certificate(certificate.clone(), key.clone()).require_tls(true);
     }
     Ok(options)
+}
+
+/// Waits until there is no connection.
+pub(crate) async fn gone(standing: &mut watch::Receiver<Standing>) {
+    // Nobody to tell it: the client has ended.
+    let _ = standing.wait_for(|standing| !standing.connected).await;
 }
 
 fn delay(attempts: usize) -> Duration {

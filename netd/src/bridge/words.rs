@@ -7,12 +7,12 @@ use proto::publish::Headers;
 use super::mark::HEADER;
 
 /// The marks among headers.
-pub(super) fn marks(headers: &Headers) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn marks(headers: &Headers) -> impl Iterator<Item = &[u8]> {
     headers.iter().filter(|(name, _)| is_mark(name)).map(|(_, value)| value)
 }
 
 /// The marks of a message of NATS.
-pub(super) fn marks_of(headers: Option<&HeaderMap>) -> Vec<&[u8]> {
+pub(crate) fn marks_of(headers: Option<&HeaderMap>) -> Vec<&[u8]> {
     let all = headers.into_iter().flat_map(HeaderMap::iter);
     let marks = all.filter(|(name, _)| is_mark(as_str(name)));
     marks.flat_map(|(_, values)| values).map(|value| value.as_str().as_bytes()).collect()
@@ -27,7 +27,7 @@ fn as_str(name: &HeaderName) -> &str {
 }
 
 /// For NATS. `None` where one of them cannot be a header there: its value is no text.
-pub(super) fn to_nats(headers: &Headers, mark: Option<&str>) -> Option<HeaderMap> {
+pub(crate) fn to_nats(headers: &Headers, mark: Option<&str>) -> Option<HeaderMap> {
     let mut all = HeaderMap::new();
     for (name, value) in headers.iter().filter(|(name, _)| !is_mark(name)) {
         let name: HeaderName = name.parse().ok()?;
@@ -42,7 +42,7 @@ pub(super) fn to_nats(headers: &Headers, mark: Option<&str>) -> Option<HeaderMap
 
 /// For the network, by name: the client that reads them does not keep the order of different names.
 /// `None` where they cannot be headers of a topic.
-pub(super) fn to_network(headers: Option<&HeaderMap>, mark: Option<&str>) -> Option<Headers> {
+pub(crate) fn to_network(headers: Option<&HeaderMap>, mark: Option<&str>) -> Option<Headers> {
     let mut pairs: Vec<(&str, &[u8])> = headers
         .into_iter()
         .flat_map(HeaderMap::iter)

@@ -135,11 +135,11 @@ impl BridgeTable {
     }
 }
 
-/// What `raw` means.
+/// What `raw` means. Those named in `used` are there for streams, and need carry nothing.
 ///
 /// # Errors
 /// M4003 with the place.
-pub fn read(raw: &Raw, origin: &Origin) -> Result<Vec<Bridge>, Problem> {
+pub fn read(raw: &Raw, origin: &Origin, used: &[&str]) -> Result<Vec<Bridge>, Problem> {
     let wrong = |place: &Option<Excerpt>, why: String| {
         let at = place.clone().map_or_else(|| origin.clone(), Origin::File);
         super::layers::invalid(KEY, &at, why)
@@ -152,7 +152,7 @@ pub fn read(raw: &Raw, origin: &Origin) -> Result<Vec<Bridge>, Problem> {
         let place = &written[MAX_BRIDGES].at;
         return Err(wrong(place, format!("a node has at most {MAX_BRIDGES} bridges")));
     }
-    written.iter().map(|table| one(table).map_err(|(at, why)| wrong(&at, why))).collect()
+    written.iter().map(|table| one(table, used).map_err(|(at, why)| wrong(&at, why))).collect()
 }
 
 /// How they are shown in one line; secrets are not.
@@ -162,7 +162,7 @@ pub fn show(all: &[Bridge]) -> String {
     all.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
-fn one(table: &Written) -> Result<Bridge, Wrong> {
+fn one(table: &Written, used: &[&str]) -> Result<Bridge, Wrong> {
     let mut take = Take::of(table);
     let called = match take.text("name") {
         Some((text, cell)) => name(text).map_err(|why| (cell.at.clone(), why))?,
@@ -171,7 +171,7 @@ fn one(table: &Written) -> Result<Bridge, Wrong> {
     let urls = urls(&mut take, table)?;
     let publish = patterns(&mut take, "publish")?;
     let subscribe = patterns(&mut take, "subscribe")?;
-    if publish.is_empty() && subscribe.is_empty() {
+    if publish.is_empty() && subscribe.is_empty() && !used.contains(&called.as_str()) {
         let why = "nothing is carried: write publish, subscribe or both, as in \"orders.>\"";
         return Err((table.at.clone(), why.to_owned()));
     }
@@ -338,7 +338,7 @@ mod tests {
     fn of(text: &str) -> Result<Vec<Bridge>, Problem> {
         let layer = file::parse(text, "m.toml")?;
         let (raw, origin) = layer.get(KEY).unwrap();
-        read(raw, origin)
+        read(raw, origin, &[])
     }
 
     #[test]
@@ -388,7 +388,7 @@ mod tests {
     #[test]
     fn the_environment_has_no_short_form() {
         let origin = Origin::Environment("MICRO_NODE_BROKER_BRIDGE".to_owned());
-        let problem = read(&Raw::Text("nats://a".to_owned()), &origin).unwrap_err();
+        let problem = read(&Raw::Text("nats://a".to_owned()), &origin, &[]).unwrap_err();
         assert!(problem.to_string().contains("write it into the file"), "{problem}");
     }
 }

@@ -158,6 +158,7 @@ impl Pick {
         };
         let show_address = |address: &Address| address.at.to_string();
         let show_labels = |labels: &LabelSet| labels.to_string();
+        let (streams, of_streams) = self.streams()?;
         Ok(Settings {
             name: self.take("node.name", values::node_name, values::host_name, Clone::clone)?,
             name_asked,
@@ -241,8 +242,8 @@ impl Pick {
             nats_keys: self.take("broker.nkey", login::keys, Vec::new, |keys| {
                 keys.iter().map(proxy::nats::user_text).collect::<Vec<_>>().join(",")
             })?,
-            bridges: self.bridges()?,
-            streams: self.streams()?,
+            bridges: self.bridges(&streams)?,
+            streams: self.show_streams(streams, of_streams),
             observe: self.take(
                 "observe.address",
                 values::address,
@@ -288,22 +289,35 @@ impl Pick {
         Ok(all)
     }
 
-    fn streams(&mut self) -> Result<Vec<stream::Stream>, Problem> {
+    /// Read before the bridges, which they name; shown behind them.
+    fn streams(&self) -> Result<(Vec<stream::Stream>, Origin), Problem> {
         let given = self.layers.iter().find_map(|layer| layer.get(stream::KEY));
         let (all, origin) = match given {
             Some((raw, origin)) => (stream::read(raw, origin)?, origin.clone()),
             None => (Vec::new(), Origin::Default),
         };
-        self.shown.push(Shown { key: stream::KEY, value: stream::show(&all), origin });
-        Ok(all)
+        Ok((all, origin))
     }
 
-    fn bridges(&mut self) -> Result<Vec<bridge::Bridge>, Problem> {
+    fn show_streams(&mut self, all: Vec<stream::Stream>, origin: Origin) -> Vec<stream::Stream> {
+        self.shown.push(Shown { key: stream::KEY, value: stream::show(&all), origin });
+        all
+    }
+
+    fn bridges(&mut self, streams: &[stream::Stream]) -> Result<Vec<bridge::Bridge>, Problem> {
+        let used: Vec<&str> = streams.iter().filter_map(|one| one.bridge.as_deref()).collect();
         let given = self.layers.iter().find_map(|layer| layer.get(bridge::KEY));
         let (all, origin) = match given {
-            Some((raw, origin)) => (bridge::read(raw, origin)?, origin.clone()),
+            Some((raw, origin)) => (bridge::read(raw, origin, &used)?, origin.clone()),
             None => (Vec::new(), Origin::Default),
         };
+        if let Some(none) = used.iter().find(|used| all.iter().all(|bridge| bridge.name != **used))
+        {
+            let of = self.layers.iter().find_map(|layer| layer.get(stream::KEY));
+            let origin = of.map_or(Origin::Default, |(_, origin)| origin.clone());
+            let why = format!("no bridge is called {none:?}: write [broker.bridge.{none}]");
+            return Err(invalid(stream::KEY, &origin, why));
+        }
         self.shown.push(Shown { key: bridge::KEY, value: bridge::show(&all), origin });
         Ok(all)
     }
@@ -393,6 +407,20 @@ mod tests {
             let line = shown.iter().find(|line| line.key == "node.name").unwrap();
             assert_eq!(line.origin.to_string(), origin);
         }
+    }
+
+    #[test]
+    fn a_stream_names_a_bridge_that_there_is() {
+        let of = |bridges: &str| {
+            let text = format!("{bridges}[broker.stream.s]\ntopics = \"a\"\nbridge = \"acme\"\n");
+            let file = file::parse(&text, "m.toml").unwrap();
+            let picked = picked([Layer::default(), Layer::default(), file]);
+            picked.map(|(settings, _)| (settings.bridges.len(), settings.streams.len()))
+        };
+        let there = of("[broker.bridge.acme]\nurl = \"nats://a\"\n").unwrap();
+        assert_eq!(there, (1, 1), "it need not carry anything else");
+        let none = of("").unwrap_err().to_string();
+        assert!(none.contains("no bridge is called \"acme\""), "{none}");
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub struct StreamTable {
     pub topics: Option<Spanned<Strings>>,
     pub max_age: Option<Spanned<String>>,
     pub max_size: Option<Spanned<String>>,
+    pub bridge: Option<Spanned<String>>,
 }
 
 /// A stream, checked.
@@ -47,6 +48,8 @@ pub struct Stream {
     pub max_age: Option<Duration>,
     /// Bytes that it keeps.
     pub max_size: u64,
+    /// The bridge whose server keeps it; `None`: this node does.
+    pub bridge: Option<String>,
 }
 
 impl Stream {
@@ -65,7 +68,9 @@ impl StreamTable {
         let table = at(key.span());
         let mut cells =
             vec![Cell { key: "name", values: vec![key.into_inner()], at: table.clone() }];
-        for (key, value) in [("max_age", self.max_age), ("max_size", self.max_size)] {
+        for (key, value) in
+            [("max_age", self.max_age), ("max_size", self.max_size), ("bridge", self.bridge)]
+        {
             let Some(value) = value else { continue };
             let span = value.span();
             cells.push(Cell { key, values: vec![value.into_inner()], at: at(span) });
@@ -153,7 +158,8 @@ fn one(table: &Written) -> Result<Stream, Wrong> {
             Err(why) => return Err((cell.at.clone(), why)),
         },
     };
-    Ok(Stream { name, topics, max_age, max_size })
+    let bridge = take.text("bridge").map(|(text, _)| text.to_owned());
+    Ok(Stream { name, topics, max_age, max_size, bridge })
 }
 
 fn topics(take: &mut Take<'_>, table: &Written) -> Result<Vec<TopicPattern>, Wrong> {

@@ -100,7 +100,7 @@ impl Log {
             log.damage = last.load(u64::MAX, true)?;
             log.next = last.next().unwrap_or(last.first);
         }
-        log.bytes = log.segments.iter().map(|segment| body(segment)).sum();
+        log.bytes = log.segments.iter().map(body).sum();
         // Should the clock have gone back meanwhile.
         let last = log.read(log.next.saturating_sub(1).max(log.first), 1, 0)?;
         log.time = last.last().map_or(0, |record| record.time);

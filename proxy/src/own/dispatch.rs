@@ -185,9 +185,10 @@ impl Dispatch {
         let mut messages = Messages::new(body, Arc::clone(&self.room));
         if method.is_client_streaming() {
             let permits = (permit, self.admit(&self.streams, own)?);
-            let stream = match service {
-                Service::Events => super::events::consume(self.broker.get(), messages),
-                _ => self.etcd.stream(method.name(), messages, codec.clone()),
+            let stream = if service == Service::Events {
+                super::events::consume(self.broker.get(), messages)
+            } else {
+                self.etcd.stream(method.name(), messages, codec.clone())
             };
             let until = lasts(own, given, Some(self.draining.subscribe()), permits);
             return Ok(answerer.many(codec, stream, until));

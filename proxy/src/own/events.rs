@@ -148,13 +148,12 @@ impl Asker {
         let answer = answer.ok_or_else(|| failed(Kind::Timeout, "the stream does not answer"))?;
         let answer: Value =
             serde_json::from_slice(&answer.payload).map_err(|why| failed(Kind::Internal, why))?;
-        match &answer["error"] {
-            Value::Null => Ok(answer),
-            error => {
-                let why = error["description"].as_str().unwrap_or("refused").to_owned();
-                Err(failed(kind(error["code"].as_u64()), why))
-            }
+        let error = &answer["error"];
+        if error.is_null() {
+            return Ok(answer);
         }
+        let why = error["description"].as_str().unwrap_or("refused").to_owned();
+        Err(failed(kind(error["code"].as_u64()), why))
     }
 
     async fn api(&mut self, question: String, body: Value) -> Result<Value, Failure> {
