@@ -175,6 +175,9 @@ async fn events_are_published_in_order_and_bad_ones_are_told() {
         let said = error(&caller.answer().await);
         assert_eq!((&said["code"], &said["id"]), (&400.into(), &"micro.here".into()), "{bad}");
     }
+    let page = "Micro-Topic: orders.created\r\nOrigin: http://elsewhere.example:8081\r\n";
+    caller.send(event(page, "of a page")).await;
+    assert_eq!(error(&caller.answer().await)["code"], 403);
     caller.send(event("Micro-Topic: orders.last\r\n", "four")).await;
     assert_eq!(status(&caller.answer().await), 200, "the connection goes on");
 

@@ -8,7 +8,8 @@ use proto::publish::{self, Headers};
 use super::message::Message;
 use super::request::{self, Echo, TOPIC};
 use crate::error::Error;
-use crate::headers;
+use crate::heads::RequestHead;
+use crate::{headers, target};
 
 /// Fields that say how the message came, and nothing of the event.
 const OF_THE_WAY: [HeaderName; 6] = [
@@ -45,6 +46,18 @@ impl Event {
         headers::clean_request(&mut headers)?;
         Ok(Self { echo, content, message: published(message, &headers) })
     }
+}
+
+/// Whether a web page of another site sent it. A name that leads here on its second look-up makes
+/// a page's requests its own to a browser, custom headers and all: its `Origin` remains.
+pub(super) fn is_of_a_page(message: &Message) -> bool {
+    target::is_cross_site(&RequestHead {
+        method: http::Method::POST,
+        path: http::uri::PathAndQuery::from_static("/"),
+        // Host names this node, whatever a page calls it.
+        authority: None,
+        headers: message.headers.clone(),
+    })
 }
 
 fn published(message: &Message, headers: &HeaderMap) -> Result<publish::Message, String> {

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use super::answers::{Answers, End, no_room, told};
-use super::event::Event;
+use super::event::{self, Event};
 use super::failure;
 use super::frames::{frame, is_one};
 use super::message::{Malformed, Side};
@@ -212,6 +212,9 @@ impl Caller {
         let Event { echo, content, message } = Event::read(&received.message)?;
         let shared = Arc::clone(&self.shared);
         let published = match message {
+            _ if event::is_of_a_page(&received.message) => {
+                Err(Error::NotAllowed("a web page of another site made the request"))
+            }
             Ok(message) => publish(&shared, message).await,
             Err(why) => {
                 let id = format!("micro.{}", shared.node_name);
