@@ -5,6 +5,7 @@
 //! caller   capture → serve: is it MUCP → socket: messages → request: the gRPC request that it is
 //!          → begin, carry … as for any gRPC call → answers → encode → the caller
 //! service  leg → deliver::mucp: the gRPC request as messages, what comes back as a gRPC response
+//! event    no service but a topic: event → broker
 //! failed   a status of gRPC ↔ Micro-Error: failure
 //! ```
 //!
@@ -15,6 +16,7 @@
 pub(crate) mod answers;
 pub(crate) mod content;
 pub(crate) mod encode;
+mod event;
 pub mod failure;
 pub(crate) mod frames;
 mod message;

@@ -9,8 +9,10 @@ mod common;
 use common::grpc::Client;
 use common::mucp::{Caller, Instance, captured, error, messages, request, says, status};
 use common::service::{Seen, Service};
-use common::{PLACES, Place, World};
-use proto::record::Protocol;
+use common::{PLACES, Place, World, soon};
+use proto::TopicPattern;
+use proto::record::{Interest, Protocol};
+use proxy::broker::{Mailbox, Overflow};
 use proxy::mucp::Side;
 
 const GREETER: &str = "go.micro.srv.greeter";
@@ -137,13 +139,69 @@ async fn errors_of_services_and_of_nodes_are_errors_of_go_micro() {
         let stream = "Micro-Stream: 1\r\n";
         caller.send(request("nobody", "Say.Hello", stream, "{}")).await;
         assert_eq!(error(&caller.answer().await)["code"], 404);
-        caller
-            .send("POST / HTTP/1.1\r\nHost: a\r\nMicro-Topic: t\r\nContent-Length: 0\r\n\r\n")
-            .await;
-        assert_eq!(error(&caller.answer().await)["code"], 501);
         caller.send(request(GREETER, "Say.Hello", "Micro-Version: v9\r\n", "{}")).await;
         assert_eq!(error(&caller.answer().await)["code"], 404, "selection headers count");
     }
+}
+
+/// An event as go-micro writes one.
+fn event(topic: &str, body: &str) -> String {
+    format!(
+        "POST / HTTP/1.1\r\nHost: 127.0.0.1:8081\r\nUser-Agent: Go-http-client/1.1\r\n\
+         Content-Length: {}\r\nAccept: application/json\r\nContent-Type: application/json\r\n\
+         Micro-Id: 7\r\n{topic}X-user-Name: ada\r\nMicro-From-Service: shop\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test]
+async fn events_are_published_in_order_and_bad_ones_are_told() {
+    let world = World::new().await;
+    let mailbox = Mailbox::new(Overflow::DropOldest);
+    let pattern = TopicPattern::new("orders.*".to_owned()).unwrap();
+    let interest = Interest { namespace: "".into(), pattern, group: None };
+    let _held = world.here.proxy.broker().subscribe(&mailbox, 0, interest).unwrap();
+
+    let mut caller = Caller::connect(world.here.address).await;
+    for body in ["one", "two", "three"] {
+        caller.send(event("Micro-Topic: orders.created\r\n", body)).await;
+        let answer = caller.answer().await;
+        assert_eq!((status(&answer), answer.body.len()), (200, 0));
+        assert_eq!(answer.headers["micro-id"], "7");
+        assert!(!answer.headers.contains_key("micro-error"), "{:?}", answer.headers);
+    }
+    for bad in ["", "orders..created", "orders.*", "a b"] {
+        caller.send(event(&format!("Micro-Topic: {bad}\r\n"), "bad")).await;
+        let said = error(&caller.answer().await);
+        assert_eq!((&said["code"], &said["id"]), (&400.into(), &"micro.here".into()), "{bad}");
+    }
+    let page = "Micro-Topic: orders.created\r\nOrigin: http://elsewhere.example:8081\r\n";
+    caller.send(event(page, "of a page")).await;
+    assert_eq!(error(&caller.answer().await)["code"], 403);
+    caller.send(event("Micro-Topic: orders.last\r\n", "four")).await;
+    assert_eq!(status(&caller.answer().await), 200, "the connection goes on");
+
+    let heard = soon(mailbox.take(16)).await.unwrap();
+    let bodies: Vec<_> = heard.iter().map(|item| &item.message.payload[..]).collect();
+    assert_eq!(bodies, [&b"one"[..], b"two", b"three", b"four"], "once each, in order");
+    let mut headers: Vec<_> = heard[0].message.headers.iter().collect();
+    headers.sort_unstable();
+    assert_eq!(
+        headers,
+        [
+            ("Content-Type", &b"application/json"[..]),
+            ("Micro-From-Service", b"shop"),
+            ("Micro-Id", b"7"),
+            ("Micro-Topic", b"orders.created"),
+            ("X-User-Name", b"ada"),
+        ]
+    );
+
+    let twice = "Micro-Topic: orders.created\r\nMicro-Topic: orders.other\r\n";
+    caller.send(event(twice, "two ways")).await;
+    let refused = caller.rest().await;
+    assert_eq!(refused.iter().map(status).collect::<Vec<_>>(), [400], "and closed");
+    assert_eq!(mailbox.waiting(), 0);
 }
 
 #[tokio::test]

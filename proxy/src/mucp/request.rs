@@ -18,7 +18,7 @@ const METHOD: HeaderName = HeaderName::from_static("micro-method");
 const ID: HeaderName = HeaderName::from_static("micro-id");
 const STREAM: HeaderName = HeaderName::from_static("micro-stream");
 const ERROR: HeaderName = HeaderName::from_static("micro-error");
-const TOPIC: HeaderName = HeaderName::from_static("micro-topic");
+pub(super) const TOPIC: HeaderName = HeaderName::from_static("micro-topic");
 
 /// What tells a MUCP message from any other `POST /` (contract, headers 4.4).
 pub(crate) const MARKS: [HeaderName; 3] = [SERVICE, TOPIC, STREAM];
@@ -185,7 +185,11 @@ pub(crate) fn id_of(message: &Message) -> Option<&HeaderValue> {
     message.headers.get(ID)
 }
 
-fn once(headers: &HeaderMap) -> Result<(), Error> {
+/// Refuses what could be read in two ways.
+///
+/// # Errors
+/// [`Error::Malformed`] when a header that decides is there twice.
+pub(super) fn once(headers: &HeaderMap) -> Result<(), Error> {
     // As many names as values: none is there twice.
     if headers.len() == headers.keys_len() {
         return Ok(());

@@ -11,9 +11,10 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use super::answers::{Answers, End, no_room, told};
+use super::event::{self, Event};
 use super::failure;
 use super::frames::{frame, is_one};
-use super::message::{Malformed, Message, Side};
+use super::message::{Malformed, Side};
 use super::request::{self, MARKS, Request};
 use super::socket::{Broken, Place, Reader, Received};
 use super::{encode, stream};
@@ -132,7 +133,7 @@ impl Caller {
             let connection = message.headers.get(http::header::CONNECTION);
             let last = connection.is_some_and(|value| has_token(value, "close"));
             let is_open = if request::is_event(message) {
-                self.event(message).await
+                self.event(received).await?
             } else if request::stream_of(message).is_none() {
                 self.unary(received).await?
             } else if request::ends_stream(message) {
@@ -205,17 +206,37 @@ impl Caller {
         Ok(self.say(&out).await)
     }
 
-    /// An event is published through a broker. `false`: the caller is gone.
-    async fn event(&mut self, message: &Message) -> bool {
-        let nobody = HeaderValue::from_static("");
-        let id = request::id_of(message).cloned();
-        let echo = request::Echo { service: nobody.clone(), endpoint: nobody, id, stream: None };
-        let id = format!("micro.{}", self.shared.node_name);
-        let why = "events are published through a broker, not through the port for calls";
-        let error = failure::new(&id, 501, why);
-        let content = HeaderValue::from_static("application/json");
-        let out = encode::response(&echo, &content, &HeaderMap::new(), Some(&error), &[]);
-        self.say(&out).await
+    /// Publishes an event; its answer says that it was, not who got it. `false`: the caller is gone.
+    async fn event(&mut self, received: Received) -> Result<bool, Error> {
+        let began = Instant::now();
+        let Event { echo, content, message } = Event::read(&received.message)?;
+        let shared = Arc::clone(&self.shared);
+        let published = match message {
+            _ if event::is_of_a_page(&received.message) => {
+                Err(Error::NotAllowed("a web page of another site made the request"))
+            }
+            Ok(message) => publish(&shared, message).await,
+            Err(why) => {
+                let id = format!("micro.{}", shared.node_name);
+                Ok(Some(failure::new(&id, 400, &why)))
+            }
+        };
+        let outcome = match &published {
+            Ok(None) => Outcome::Answered,
+            Ok(Some(_)) => Outcome::from(&Error::Malformed("the event cannot be published")),
+            Err(error) => Outcome::from(error),
+        };
+        shared.metrics.call(Face::Mucp, outcome, began.elapsed());
+        let (error, mark) = match published {
+            Ok(error) => (error, HeaderMap::new()),
+            Err(error) => {
+                let (said, mark) = told(&shared, &error);
+                (Some(said), mark)
+            }
+        };
+        let out = encode::response(&echo, &content, &mark, error.as_ref(), &[]);
+        drop(received.room);
+        Ok(self.say(&out).await)
     }
 
     /// Writes a message. `false`: the caller is gone, or does not read.
@@ -280,6 +301,22 @@ pub(super) fn framed(request: &Request, body: Bytes) -> Result<Bytes, Error> {
 /// The message of an answer as MUCP has it.
 pub(super) fn unframed(request: &Request, message: Bytes) -> Bytes {
     if request.content.is_framed { frame(&message) } else { message }
+}
+
+/// Publishes a message of a program, if it may be; the error to tell where it is none to publish.
+async fn publish(
+    shared: &Shared,
+    message: proto::publish::Message,
+) -> Result<Option<HeaderValue>, Error> {
+    if shared.is_draining() {
+        return Err(Error::Draining);
+    }
+    let Some(_counted) = shared.calls.enter(shared.limits.calls) else {
+        return Err(Error::Overloaded { what: "this node is", limit: shared.limits.calls });
+    };
+    let id = format!("micro.{}", shared.node_name);
+    let published = shared.broker.publish(message, None).await;
+    Ok(published.err().map(|why| failure::new(&id, 413, &why.to_string())))
 }
 
 type Answered = (End, HeaderMap, Bytes);
