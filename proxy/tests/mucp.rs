@@ -149,7 +149,8 @@ fn event(topic: &str, body: &str) -> String {
     format!(
         "POST / HTTP/1.1\r\nHost: 127.0.0.1:8081\r\nUser-Agent: Go-http-client/1.1\r\n\
          Content-Length: {}\r\nAccept: application/json\r\nContent-Type: application/json\r\n\
-         Micro-Id: 7\r\n{topic}X-user-Name: ada\r\nMicro-From-Service: shop\r\n\r\n{body}",
+         Micro-Id: 7\r\n{topic}X-user-Name: ada\r\nMicro-From-Service: shop\r\n\
+         Authorization: Bearer x\r\nCookie: a=b\r\n\r\n{body}",
         body.len()
     )
 }

@@ -11,8 +11,10 @@ use crate::error::Error;
 use crate::heads::RequestHead;
 use crate::{headers, target};
 
-/// Fields that say how the message came, and nothing of the event.
-const OF_THE_WAY: [HeaderName; 6] = [
+/// Fields that say how the message came and what its sender may, and nothing of the event: subscribers are others.
+const OF_THE_WAY: [HeaderName; 8] = [
+    header::AUTHORIZATION,
+    header::COOKIE,
     header::HOST,
     header::CONTENT_LENGTH,
     header::ACCEPT,
